@@ -1,0 +1,1 @@
+"""What goes next, what is finished, what is lost: the quiet middle of every survey."""

@@ -1,0 +1,84 @@
+"""Every exception that paramsurvey raises on purpose.
+
+Each derives from `ParamsurveyError` and from the builtin that a careful user would have caught without knowing us.
+Those that end a survey carry what was finished until then in ``.results``, because somebody paid for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paramsurvey.results import MapResults
+
+
+class ParamsurveyError(BaseException):
+    """The root of all exceptions that paramsurvey raises on purpose.
+
+    It derives from `BaseException`, so that `Interrupted` can be one of them without being caught by an
+    ``except Exception``; all the others are `Exception` by their second parent.
+    """
+
+
+class OptionError(ParamsurveyError, ValueError):
+    """An option has an unknown name, a wrong type or an impossible value."""
+
+
+class OptionTypeError(OptionError, TypeError):
+    """An option has a value of the wrong type."""
+
+
+class PsetError(ParamsurveyError, ValueError):
+    """The psets cannot be used: not a table, not dicts, or a reserved column name."""
+
+
+class WorkerError(ParamsurveyError, TypeError):
+    """What was handed over as the worker cannot be used as one."""
+
+
+class BackendError(ParamsurveyError, RuntimeError):
+    """A backend is unknown, not installed, broken, or was asked for what it cannot do."""
+
+
+class SessionError(ParamsurveyError, RuntimeError):
+    """A session is closed, or busy with a survey while it should be replaced."""
+
+
+class SurveyError(ParamsurveyError, RuntimeError):
+    """A survey ended early; what was finished is in `results`.
+
+    Attributes
+    ----------
+    results : MapResults or None
+        Everything that was finished when the survey ended.
+    """
+
+    def __init__(self, message: str, results: MapResults | None = None) -> None:
+        super().__init__(message)
+        self.results = results
+
+
+class WorkerStartError(SurveyError):
+    """No worker could be started: the function or its arguments cannot be loaded there, three times running."""
+
+
+class SurveyStopped(SurveyError):
+    """A pset failed and ``on_failure="stop"`` was given."""
+
+
+class MissingPsets(SurveyError):
+    """`MapResults.raise_if_missing` found missing psets."""
+
+
+class Interrupted(ParamsurveyError, KeyboardInterrupt):
+    """Ctrl-C ended a survey; what was finished is in `results`.
+
+    Attributes
+    ----------
+    results : MapResults or None
+        Everything that was finished when the interrupt came.
+    """
+
+    def __init__(self, message: str, results: MapResults | None = None) -> None:
+        super().__init__(message)
+        self.results = results

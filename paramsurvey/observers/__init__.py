@@ -1,0 +1,1 @@
+"""Those who watch a survey: the terminal, the log file."""

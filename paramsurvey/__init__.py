@@ -1,0 +1,71 @@
+"""Parameter surveys of many stages: a function, a table of parameter sets, and the table back with the answers.
+
+>>> import paramsurvey
+>>> results = paramsurvey.map(lambda pset, system, user: {"square": pset["a"] ** 2}, [{"a": 3}, {"a": 4}], verbose=0)
+>>> results.to_dict()
+[{'a': 3, 'square': 9}, {'a': 4, 'square': 16}]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paramsurvey import errors, params, stats, testing, utils, workers
+    from paramsurvey.errors import Interrupted, ParamsurveyError
+    from paramsurvey.results import MapProgress, MapResults
+    from paramsurvey.session import (
+        Session,
+        backend,
+        current_core_count,
+        current_resources,
+        finalize,
+        init,
+        map,
+        stream,
+    )
+
+__all__ = [
+    "Interrupted",
+    "MapProgress",
+    "MapResults",
+    "ParamsurveyError",
+    "Session",
+    "__version__",
+    "backend",
+    "current_core_count",
+    "current_resources",
+    "errors",
+    "finalize",
+    "init",
+    "map",
+    "params",
+    "stats",
+    "stream",
+    "testing",
+    "utils",
+    "workers",
+]
+
+_MODULES = frozenset({"errors", "params", "stats", "testing", "utils", "workers"})
+_HOMES = {"Interrupted": "errors", "ParamsurveyError": "errors", "MapProgress": "results", "MapResults": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: worker processes need very little of it."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("paramsurvey")
+    if name in _MODULES:
+        return importlib.import_module(f"paramsurvey.{name}")
+    if name in __all__:
+        value = getattr(importlib.import_module(f"paramsurvey.{_HOMES.get(name, 'session')}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'paramsurvey' has no attribute {name!r}; it has: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

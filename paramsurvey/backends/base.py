@@ -1,0 +1,76 @@
+"""The narrow waist between the engine and whatever executes.
+
+A backend is handed one thing to call at a time and returns a standard `concurrent.futures.Future` for it. It never loops
+over psets, never retries and never counts; it says how a submission was lost (`engine.records.TaskLost`) and the engine
+decides what that means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, runtime_checkable
+
+from paramsurvey.engine.records import TaskOptions
+from paramsurvey.engine.worker import Handle
+
+
+class Published(Handle, Protocol):
+    """A constant that was handed to a backend; `close` lets the backend forget it."""
+
+    def close(self) -> None:
+        """Forget the constant. Nobody calls `load` any more."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What executes chunks.
+
+    Attributes
+    ----------
+    name : str
+        What ``paramsurvey.backend()`` says.
+    can_kill : bool
+        Whether `kill` and a ``timeout`` have an effect; where not, ``timeout=`` is refused.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def can_kill(self) -> bool: ...
+
+    def slots(self) -> int:
+        """Return how many submissions can run at once; it may change while a survey runs."""
+        ...
+
+    def publish(self, obj: Any) -> Published:
+        """Make a constant known wherever submissions run, once; raises `Unsendable` if it cannot be pickled."""
+        ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:
+        """Have ``fn(*args)`` called, at once if a slot is free.
+
+        The future's result is what `fn` returned, or the exception that it raised; a `TaskLost` says that there is no
+        such result. A backend that can look into its processes calls ``fn(*args, monitor=...)``
+        (`engine.worker.Monitor`), and passes the parts that come ahead to ``options.on_part``, before the future is
+        done. `submit` may return a future that is done.
+        """
+        ...
+
+    def recall(self, future: Future[Any]) -> None:
+        """Ask for the rows that a submission has not begun; a `GivenBack` tells which. May do nothing."""
+        ...
+
+    def kill(self, future: Future[Any]) -> None:
+        """End a submission now, with whatever it has started; its future raises `Killed`. May do nothing."""
+        ...
+
+    def resources(self) -> dict[str, Any]:
+        """Return what there is to compute with, e.g. ``{"num_cores": 8, "memory": 17179869184}``."""
+        ...
+
+    def close(self) -> None:
+        """End everything, and wait for its end. Closing twice is allowed."""
+        ...

@@ -1,0 +1,87 @@
+"""The multiprocessing backend: a pool of worker processes on this machine's cores, as the engine sees it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import psutil
+
+from paramsurvey.backends.multiprocessing.constants import ConstantStore, PublishedFile, make_folder
+from paramsurvey.backends.multiprocessing.pool import Pool
+from paramsurvey.engine.records import TaskOptions
+
+THREADS_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class MultiprocessingBackend:
+    """Worker processes on this machine, one for each slot.
+
+    Parameters
+    ----------
+    slots : int
+        How many submissions can run at once.
+    """
+
+    name = "multiprocessing"
+    can_kill = True
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._store = ConstantStore(make_folder())
+        self._pool = Pool(self._store.folder, _environment(slots))
+
+    def slots(self) -> int:
+        """Return how many submissions can run at once."""
+        return self._slots
+
+    def publish(self, obj: Any) -> PublishedFile:
+        """Write a constant where every worker process can map it."""
+        return self._store.publish(obj)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:
+        """Send a call to a worker process."""
+        return self._pool.submit(fn, args, options)
+
+    def recall(self, future: Future[Any]) -> None:
+        """Ask for the rows that a call has not begun."""
+        self._pool.recall(future)
+
+    def kill(self, future: Future[Any]) -> None:
+        """Kill the process group that runs this call."""
+        self._pool.kill(future)
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the workers."""
+        return self._pool.pids()
+
+    def resources(self) -> dict[str, Any]:
+        """Return the cores in use, and the machine's memory in bytes."""
+        return {"num_cores": self._slots, "memory": psutil.virtual_memory().total}
+
+    def close(self) -> None:
+        """End the workers and the guard, and wait for them."""
+        self._pool.close()
+        self._store.close()
+
+
+def _environment(slots: int) -> dict[str, str]:
+    """Return the workers' environment: numerical libraries get this worker's share of the cores, unless told otherwise."""
+    share = str(max(1, available_cores() // slots))
+    return {**dict.fromkeys(THREADS_VARIABLES, share), **os.environ}

@@ -1,0 +1,108 @@
+"""The worker process: takes a task from its pipe, runs it, writes what comes of it to another, until the pipe ends.
+
+It is forked by the guard, in which these modules are loaded already, and it imports nothing of the user's until a task
+needs it. One thread; whatever it must tell while it is busy is in its slot (`slot`).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import traceback
+from collections.abc import MutableSequence
+from typing import Any
+
+from paramsurvey.backends.multiprocessing import slot as words
+from paramsurvey.backends.multiprocessing.frames import Frame, Kind, encode, read_frame, write_all
+from paramsurvey.engine.pickling import freeze
+from paramsurvey.engine.records import BETWEEN, Part
+from paramsurvey.engine.worker import safe_repr
+
+DRIVER_IS_GONE = 3
+
+
+class SlotMonitor:
+    """A worker's own view of its slot, as the monitor of a running chunk."""
+
+    can_flush = True
+
+    def __init__(self, slot: memoryview, pipe: int) -> None:
+        self._slot = slot
+        self._pipe = pipe
+        self.index: MutableSequence[int] = slot[words.INDEX : words.INDEX + 1]  # type: ignore[assignment]
+        self.attention: MutableSequence[int] = slot[words.ATTENTION : words.ATTENTION + 1]  # type: ignore[assignment]
+
+    def begin(self, ticket: int) -> None:
+        """A task has been taken from the pipe."""
+        self._slot[words.INDEX] = BETWEEN
+        self._slot[words.TICKET] = ticket
+        if self._slot[words.STOP] >= ticket:
+            self._slot[words.ATTENTION] = 1
+
+    def attend(self) -> tuple[bool, bool]:
+        """Return whether a part is wanted, and whether to stop."""
+        self._slot[words.ATTENTION] = 0
+        part_wanted = bool(self._slot[words.FLUSH])
+        self._slot[words.FLUSH] = 0
+        return part_wanted, self._slot[words.STOP] >= self._slot[words.TICKET]
+
+    def flush(self, part: Part) -> None:
+        """Send a part ahead of the result."""
+        self.send(Kind.PART, part)
+
+    def send(self, kind: Kind, obj: Any) -> None:
+        """Write a frame; a driver that is gone is the end of this process. Raises what pickling the object raises."""
+        frame = encode(kind, self._slot[words.TICKET], obj)
+        self._slot[words.INDEX] = BETWEEN
+        try:
+            write_all(self._pipe, frame)
+        except OSError:
+            os._exit(DRIVER_IS_GONE)
+
+
+def serve(tasks: int, results: int, slot: memoryview) -> None:
+    """Run tasks until the pipe ends."""
+    monitor = SlotMonitor(slot, results)
+    with open(tasks, "rb", buffering=1 << 16) as pipe:  # noqa: PTH123 - a descriptor
+        while (frame := read_frame(pipe)) is not None:
+            monitor.begin(frame.ticket)
+            _run(frame, monitor)
+            _flush_output()
+
+
+def _run(frame: Frame, monitor: SlotMonitor) -> None:
+    try:
+        fn, args = frame.load()
+    except BaseException as exc:  # noqa: BLE001 - a user's class may raise anything while it is unpickled
+        monitor.send(Kind.REFUSED, (safe_repr(exc), traceback.format_exc()))
+        return
+    try:
+        monitor.send(Kind.RESULT, fn(*args, monitor=monitor))
+    except BaseException as exc:  # noqa: BLE001 - the future carries whatever was raised
+        monitor.send(Kind.RAISED, _exception(exc))
+
+
+def _exception(exc: BaseException) -> tuple[Any, str]:
+    text = f"{safe_repr(exc)}\n{traceback.format_exc()}"
+    try:
+        return freeze(exc, beside=False), text
+    except BaseException:  # noqa: BLE001 - then its text has to do
+        return None, text
+
+
+def _flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):  # closed or replaced by the user's function
+            pass
+
+
+def leave() -> None:
+    """End this process as a program ends, except that no thread of the user's is waited for."""
+    try:
+        atexit._run_exitfuncs()  # the only way to run them without waiting for threads
+    finally:
+        _flush_output()
+        os._exit(0)

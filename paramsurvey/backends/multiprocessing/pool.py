@@ -1,0 +1,633 @@
+"""The driver's side of the local pool: who runs what, what came back, who has died.
+
+Who owns what
+-------------
+`Pool._lock` guards everything that a submission touches: the processes, their tasks and outboxes, and the list of idle
+ones. Two kinds of thread take it: those that call `submit`, `kill` and `recall`, and the pool's own thread. The pool's
+own thread alone reads pipes, uses the selector, closes descriptors and completes futures; it completes them after it
+has let go of the lock, because their callbacks are somebody else's code.
+
+The life of a process
+---------------------
+::
+
+    started ──► busy ◄──► idle ──► retired (its task pipe is closed; it leaves by itself)
+                 │                    │
+                 └──► ending ─────────┴──► ended (the guard has reaped it; its tasks are resolved)
+
+*Ending* begins with a kill request: a deadline has passed, `kill` was called, or its pipe ended while it still lived.
+A process has ended only when the guard says so. Only then are its last frames read and its tasks resolved, so a part
+that was written before a death is never lost.
+
+A task's end is decided in one place, `_resolve`: a result frame, or the end of its process.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+
+from paramsurvey.backends.multiprocessing import slot as words
+from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader, Kind, Outbox, encode, widen
+from paramsurvey.backends.multiprocessing.guard import MESSAGE, Verb
+from paramsurvey.engine.columns import is_plain
+from paramsurvey.engine.pickling import thaw
+from paramsurvey.engine.records import (
+    LOADING,
+    ChunkRows,
+    Died,
+    DiedLoading,
+    GivenBack,
+    Killed,
+    Part,
+    TaskLost,
+    TaskOptions,
+    TimedOut,
+    Unloadable,
+    Unsendable,
+)
+from paramsurvey.errors import BackendError
+
+TICK_SECONDS = 0.05
+SMALL_FRAME = 4096
+GUARD_PATIENCE_SECONDS = 30.0
+MOST_SLOTS = 4096
+_CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
+
+Completion: TypeAlias = Callable[[], None]
+"""Something to be called without the lock: a future's end, a part's announcement."""
+
+
+@attrs.define(eq=False)
+class Task:
+    """A submission: what was sent, and who waits for it."""
+
+    ticket: int
+    future: Future[Any]
+    options: TaskOptions
+    seen_index: int = LOADING  # the row that was running at the last look,
+    seen_since: float = 0.0  # and when it was first seen
+    last_part: float = 0.0
+    settle_at: float | None = None  # when to look how far it has come, after rows were taken back
+
+
+@attrs.define(eq=False)
+class Process:
+    """A worker process as the driver sees it."""
+
+    number: int
+    slot: memoryview
+    place: int
+    task_pipe: int
+    result_pipe: int
+    reader: FrameReader
+    pid: int | None = None
+    tasks: deque[Task] = attrs.field(factory=deque)
+    outbox: Outbox = attrs.field(factory=Outbox)
+    rows_done: int = 0
+    retired: bool = False
+    ending: Callable[[int | None], TaskLost] | None = None  # why it was killed, told the row that was running
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it may be given a task."""
+        return not self.retired and self.ending is None
+
+    def current_index(self) -> int | None:
+        """Return the row its first task is running; None if it has not begun that task."""
+        if not self.tasks or self.slot[words.TICKET] != self.tasks[0].ticket:
+            return None
+        return self.slot[words.INDEX]
+
+
+def _is_plain(args: tuple[Any, ...]) -> bool:
+    """Whether plain pickle can carry these arguments: only a chunk of numbers and text is known to be such."""
+    return all(type(arg) is not ChunkRows or all(map(is_plain, arg.columns)) for arg in args)
+
+
+class Pool:
+    """Runs calls in worker processes, one process per call at a time, whatever the calls do.
+
+    Parameters
+    ----------
+    folder : Path
+        The session's folder for constants, which the guard removes if the driver cannot.
+    environment : dict
+        The environment variables of the workers.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder = folder
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._processes: dict[int, Process] = {}
+        self._idle: list[Process] = []
+        self._tasks: dict[Future[Any], Process] = {}
+        self._new: list[Process] = []  # not yet known to the selector
+        self._wanting: set[Process] = set()  # whose outbox waits for room in the pipe
+        self._watched: set[Process] = set()  # known to the selector as wanting room
+        self._places = list(range(MOST_SLOTS))[::-1]
+        self._tickets = 0
+        self._numbers = 0
+        self._settling = 0
+        self._closing = False
+        self._broken: str | None = None
+        self._wakeup, self._wake = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._wake.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._slots_fd = words.create(MOST_SLOTS)
+        self._shared = words.attach(self._slots_fd, MOST_SLOTS)
+        self._control, self._guard = start_guard(self._slots_fd, environment, folder)
+        self._control_data = b""
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
+        self._selector.register(self._control, selectors.EVENT_READ, self._hear_guard)
+        self._thread = threading.Thread(target=self._run, name="paramsurvey-pool", daemon=True)
+        self._thread.start()
+
+    # What other threads call
+
+    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], options: TaskOptions) -> Future[Any]:
+        """Send a call to a process; a new one is started if none is idle."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        with self._lock:
+            self._tickets += 1
+            task = Task(self._tickets, future, options, last_part=time.monotonic())
+        try:
+            frame = encode(Kind.TASK, task.ticket, (fn, args), by_value=not _is_plain(args))
+        except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
+            future.set_exception(Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()))
+            return future
+        with self._lock:
+            if self._broken is not None or self._closing:
+                raise BackendError(self._broken or "the pool is closed")
+            process = self._process_for(task, sum(map(len, frame)))
+            process.tasks.append(task)
+            process.rows_done += options.rows
+            self._tasks[future] = process
+            process.outbox.add(frame)
+            self._write(process)
+        return future
+
+    def kill(self, future: Future[Any]) -> None:
+        """End the process that runs this call, and what it has started."""
+        with self._lock:
+            process = self._tasks.get(future)
+            if process is not None:
+                self._kill(process, lambda _index: Killed("it was killed"))
+
+    def recall(self, future: Future[Any]) -> None:
+        """Ask for the rows that this call has not begun."""
+        with self._lock:
+            process = self._tasks.get(future)
+            if process is None:
+                return
+            task = next(task for task in process.tasks if task.future is future)
+            process.slot[words.STOP] = max(task.ticket, process.slot[words.STOP])
+            process.slot[words.ATTENTION] = 1
+            if task.settle_at is None:
+                self._settling += 1
+            task.settle_at = time.monotonic() + words.SETTLE_SECONDS
+        self._wake_up()
+
+    def pids(self) -> list[int]:
+        """Return the process numbers of the workers that have started."""
+        with self._lock:
+            return [process.pid for process in self._processes.values() if process.pid is not None]
+
+    def close(self) -> None:
+        """Kill what is busy, let the idle leave, and wait for all of them."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            for process in list(self._processes.values()):
+                if process.tasks:
+                    self._kill(process, lambda _index: Killed("the pool was closed"))
+                else:
+                    self._retire(process)
+        self._wake_up()
+        self._thread.join()
+        self._control.close()
+        try:
+            self._guard.wait(timeout=GUARD_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
+        for sock in (self._wakeup, self._wake):
+            sock.close()
+        self._selector.close()
+        os.close(self._slots_fd)
+
+    # Below here: with the lock
+
+    def _process_for(self, task: Task, frame_bytes: int) -> Process:
+        options = task.options
+        while self._idle:
+            process = self._idle.pop()
+            if not process.is_usable:
+                continue
+            if options.max_tasks and process.rows_done + options.rows > options.max_tasks and process.rows_done:
+                self._retire(process)
+                continue
+            return process
+        if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
+            busy = [each for each in self._processes.values() if len(each.tasks) == 1 and each.is_usable]
+            if busy:
+                return busy[0]
+        return self._start()
+
+    def _start(self) -> Process:
+        if not self._places:
+            raise BackendError(f"there are {MOST_SLOTS} worker processes already; give a smaller ncores=")
+        child_reads, we_write = os.pipe()
+        we_read, child_writes = os.pipe()
+        for fd in (we_write, we_read):
+            os.set_blocking(fd, False)
+            widen(fd)
+        place = self._places.pop()
+        self._numbers += 1
+        slot = words.words_of(self._shared, place)
+        for word in range(words.SLOT_WORDS):
+            slot[word] = 0
+        process = Process(self._numbers, slot, place, we_write, we_read, FrameReader(we_read))
+        self._processes[process.number] = process
+        try:
+            message = MESSAGE.pack(Verb.START, process.number, place)
+            socket.send_fds(self._control, [message], [child_reads, child_writes])
+        except OSError:  # the guard is gone; its end is noticed by the pool's thread, which resolves all tasks
+            pass
+        finally:
+            os.close(child_reads)
+            os.close(child_writes)
+        self._new.append(process)
+        self._wake_up()
+        return process
+
+    def _write(self, process: Process) -> None:
+        try:
+            if not process.outbox.write(process.task_pipe):
+                self._wanting.add(process)
+                self._wake_up()
+        except OSError:  # it is dead or has closed the pipe: its end is on its way
+            process.outbox = Outbox()
+            self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
+
+    def _kill(self, process: Process, why: Callable[[int | None], TaskLost]) -> None:
+        if process.ending is None:
+            process.ending = why
+            self._tell_guard(Verb.KILL, process.number)
+
+    def _retire(self, process: Process) -> None:
+        """Let an idle process leave by itself."""
+        if process in self._idle:
+            self._idle.remove(process)
+        if not process.retired:
+            process.retired = True
+            os.close(process.task_pipe)
+
+    def _tell_guard(self, verb: Verb, number: int) -> None:
+        try:
+            self._control.sendall(MESSAGE.pack(verb, number, 0))
+        except OSError:  # the guard is gone; see _start
+            pass
+
+    def _wake_up(self) -> None:
+        try:
+            self._wake.send(b"!")
+        except OSError:  # it is full, so the thread will wake up; or closed
+            pass
+
+    # Below here: the pool's own thread
+
+    def _run(self) -> None:
+        next_tick = 0.0
+        while not (self._closing and not self._processes):
+            for key, mask in self._selector.select(self._patience()):
+                key.data(mask)
+            now = time.monotonic()
+            if now >= next_tick or self._settling:
+                next_tick = now + self._tick(now)
+            self._look_after_pipes()
+
+    def _patience(self) -> float | None:
+        if self._settling:
+            return words.SETTLE_SECONDS
+        return TICK_SECONDS if self._tasks or self._closing else None
+
+    def _woken(self, _mask: int) -> None:
+        try:
+            self._wakeup.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _look_after_pipes(self) -> None:
+        """Tell the selector about new processes and about outboxes that wait."""
+        with self._lock:
+            new, self._new = self._new, []
+            wanting = {process for process in self._wanting if process.outbox and not process.retired}
+            self._wanting = set(wanting)
+        for process in new:
+            self._selector.register(process.result_pipe, selectors.EVENT_READ, _Reading(self, process))
+        for process in wanting - self._watched:
+            self._selector.register(process.task_pipe, selectors.EVENT_WRITE, _Writing(self, process))
+        for process in self._watched - wanting:
+            self._unwatch(process.task_pipe)
+        self._watched = wanting
+
+    def _unwatch(self, fd: int) -> None:
+        try:
+            self._selector.unregister(fd)
+        except KeyError:
+            pass
+
+    def write_more(self, process: Process) -> None:
+        """The task pipe has room."""
+        with self._lock:
+            if process.number in self._processes and not process.retired:
+                self._write(process)
+
+    def read_more(self, process: Process) -> None:
+        """The result pipe has something, or has ended."""
+        self._read(process)
+        if process.reader.at_end:
+            self._unwatch(process.result_pipe)
+            with self._lock:
+                if process.number in self._processes and not (process.retired and not process.tasks):
+                    self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
+
+    def _read(self, process: Process) -> None:
+        for frame in process.reader.read():
+            completion = self._take(process, frame)
+            if completion is not None:
+                completion()
+
+    def _take(self, process: Process, frame: Frame) -> Completion | None:
+        """Deal with a frame; return what is to be called without the lock."""
+        if frame.kind is Kind.PART:
+            return self._part(process, frame)
+        outcome = _outcome(frame)
+        with self._lock:
+            if not process.tasks or process.tasks[0].ticket != frame.ticket:
+                return None
+            task = self._forget(process)
+            if not process.tasks and process.is_usable:
+                if isinstance(outcome, Unloadable):
+                    self._retire(process)  # the next attempt gets a fresh process
+                else:
+                    self._idle.append(process)
+        return _resolve(task, outcome)
+
+    def _part(self, process: Process, frame: Frame) -> Completion | None:
+        with self._lock:
+            if not process.tasks or process.tasks[0].ticket != frame.ticket:
+                return None
+            task = process.tasks[0]
+            task.last_part = time.monotonic()
+        part = frame.load()._replace(size=frame.size)
+        return lambda: task.options.on_part(part)
+
+    def _forget(self, process: Process) -> Task:
+        """Take a process's first task off the books."""
+        task = process.tasks.popleft()
+        del self._tasks[task.future]
+        if task.settle_at is not None:
+            self._settling -= 1
+        return task
+
+    def _tick(self, now: float) -> float:
+        """Look at every busy process; return after how many seconds to look again."""
+        pause = TICK_SECONDS
+        completions: list[Completion] = []
+        with self._lock:
+            for process in self._processes.values():
+                if process.tasks and process.ending is None:
+                    pause = min(pause, self._look_at(process, now, completions))
+        for completion in completions:
+            completion()
+        return pause
+
+    def _look_at(self, process: Process, now: float, completions: list[Completion]) -> float:
+        index = process.current_index()
+        for task in process.tasks:
+            if task.settle_at is not None and now >= task.settle_at:
+                self._settle(process, task, completions)
+        task = process.tasks[0]
+        if index is None or index == LOADING:
+            task.seen_since = now
+            return TICK_SECONDS
+        if index != task.seen_index or task.seen_since == 0.0:
+            task.seen_index, task.seen_since = index, now
+        if now - task.last_part >= TICK_SECONDS and index > 0:
+            process.slot[words.FLUSH] = 1
+            process.slot[words.ATTENTION] = 1
+        timeout = task.options.timeout
+        if timeout is None:
+            return TICK_SECONDS
+        if now - task.seen_since >= timeout:
+            self._kill(process, lambda index: TimedOut(index, f"it took longer than timeout={timeout:g} s"))
+        return min(TICK_SECONDS, timeout / 4)
+
+    def _settle(self, process: Process, task: Task, completions: list[Completion]) -> None:
+        """See how far a task has come that was asked to stop: the rows after that will not be run."""
+        if process.slot[words.TICKET] == task.ticket:
+            index = process.slot[words.INDEX]
+            if index == LOADING:
+                return  # look again
+            first = index + 1 if index >= 0 else None
+        else:
+            first = 0 if task is not process.tasks[0] or process.slot[words.TICKET] < task.ticket else None
+        task.settle_at = None
+        self._settling -= 1
+        if first is not None:
+            notice = GivenBack(first)
+            completions.append(lambda: task.options.on_part(notice))
+
+    def _hear_guard(self, _mask: int) -> None:
+        try:
+            data = self._control.recv(MESSAGE.size * 256)
+        except OSError:
+            data = b""
+        if not data:
+            self._guard_is_gone()
+            return
+        data = self._control_data + data
+        whole = len(data) // MESSAGE.size * MESSAGE.size
+        self._control_data = data[whole:]
+        for verb, number, word in MESSAGE.iter_unpack(data[:whole]):
+            if verb == Verb.STARTED:
+                with self._lock:
+                    if number in self._processes:
+                        self._processes[number].pid = word
+            elif verb == Verb.ENDED:
+                self._process_ended(number, word)
+
+    def _process_ended(self, number: int, code: int | None) -> None:
+        process = self._processes.get(number)
+        if process is None:
+            return
+        self._read(process)  # what it wrote before its end
+        with self._lock:
+            lost = self._bury(process)
+            endings = self._endings(process, lost, code)
+        for task, error in endings:
+            _resolve(task, error)()
+
+    def _bury(self, process: Process) -> list[Task]:
+        """Take a dead process off the books; return the tasks it leaves."""
+        del self._processes[process.number]
+        self._wanting.discard(process)
+        if process in self._idle:
+            self._idle.remove(process)
+        for fd in (process.result_pipe, process.task_pipe):
+            self._unwatch(fd)
+        self._watched.discard(process)
+        os.close(process.result_pipe)
+        if not process.retired:
+            os.close(process.task_pipe)
+        lost = list(process.tasks)
+        for _ in lost:
+            self._forget(process)
+        process.tasks.extend(lost)
+        return lost
+
+    def _endings(self, process: Process, lost: list[Task], code: int | None) -> list[tuple[Task, TaskLost]]:
+        """Say how each task of a dead process ended; its slot still tells what it was doing."""
+        index = process.current_index()
+        why = process.ending or (lambda row: _died(row, how_it_ended(code)))
+        endings: list[tuple[Task, TaskLost]] = []
+        for position, task in enumerate(lost):
+            if position > 0:
+                error: TaskLost = Killed("the process before it died")
+            elif index is None or index == LOADING:
+                error = Killed("killed") if process.ending else DiedLoading(how_it_ended(code))
+            else:
+                error = why(index if index >= 0 else None)
+            endings.append((task, error))
+        process.tasks.clear()
+        self._places.append(process.place)
+        return endings
+
+    def _guard_is_gone(self) -> None:
+        """Nobody looks after the processes any more: end them all, and use this pool no longer."""
+        self._unwatch(self._control.fileno())
+        with self._lock:
+            if not self._closing:
+                self._broken = "the guard process of the pool was killed; open a new session"
+            processes = list(self._processes.values())
+        for process in processes:
+            if process.pid is not None:
+                _kill_group(process.pid)
+            self._process_ended(process.number, -signal.SIGKILL)
+
+
+@attrs.frozen
+class _Reading:
+    """What the selector calls when a result pipe can be read."""
+
+    pool: Pool
+    process: Process
+
+    def __call__(self, _mask: int) -> None:
+        self.pool.read_more(self.process)
+
+
+@attrs.frozen
+class _Writing:
+    """What the selector calls when a task pipe has room."""
+
+    pool: Pool
+    process: Process
+
+    def __call__(self, _mask: int) -> None:
+        self.pool.write_more(self.process)
+
+
+def _outcome(frame: Frame) -> Any:
+    """Return what a task's last frame says: its result, or an exception."""
+    try:
+        content = frame.load()
+    except BaseException as exc:  # noqa: BLE001 - a result's own class may raise anything
+        return Died(None, f"its result cannot be unpickled: {exc!r}")
+    if frame.kind is Kind.REFUSED:
+        text, stack = content
+        return Unsendable(f"it cannot be unpickled in the worker: {text}", stack)
+    if frame.kind is Kind.RAISED:
+        frozen, text = content
+        try:
+            return thaw(frozen)
+        except BaseException:  # noqa: BLE001 - an exception that cannot be unpickled comes as text
+            return RuntimeError(text)
+    return content._replace(size=frame.size) if isinstance(content, Part) else content
+
+
+def _resolve(task: Task, outcome: Any) -> Completion:
+    if isinstance(outcome, BaseException):
+        return lambda: task.future.set_exception(outcome)
+    return lambda: task.future.set_result(outcome)
+
+
+def _died(index: int | None, text: str) -> Died:
+    return Died(index, f"its worker process died: {text}")
+
+
+def how_it_ended(code: int | None) -> str:
+    """Say how a process ended, from its exit code or minus its signal."""
+    if code is None:
+        return "nobody knows how"
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else "unknown"
+    hint = "; if nobody did that, the system was out of memory" if -code == signal.SIGKILL else ""
+    return f"it was ended by signal {-code} ({name}){hint}"
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def start_guard(
+    slots_fd: int, environment: dict[str, str], folder: Path
+) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """Start the guard in a fresh interpreter; return its control socket and its process."""
+    import pickle
+
+    ours, theirs = socket.socketpair()
+    package_root = str(Path(__file__).resolve().parents[3])
+    code = (
+        f"import sys; sys.path.insert(0, {package_root!r}); "
+        "from paramsurvey.backends.multiprocessing import guard; "
+        f"guard.main({theirs.fileno()}, {slots_fd}, {MOST_SLOTS})"
+    )
+    guard = subprocess.Popen(
+        [sys.executable, *subprocess._args_from_interpreter_flags(), "-c", code],  # type: ignore[attr-defined]
+        stdin=subprocess.DEVNULL,
+        pass_fds=[theirs.fileno(), slots_fd],
+        env=environment,
+        start_new_session=True,
+    )
+    theirs.close()
+    setup = pickle.dumps({"sys_path": list(sys.path), "folder": str(folder)})
+    try:
+        ours.sendall(len(setup).to_bytes(8, "little") + setup)
+    except OSError:  # it could not even start; the pool's thread finds out
+        pass
+    return ours, guard

@@ -1,0 +1,67 @@
+"""The backend that stays in this process: for debuggers, profilers and very small surveys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import attrs
+
+from paramsurvey.engine.pickling import dumps_by_value
+from paramsurvey.engine.records import TaskOptions, Unsendable
+
+
+@attrs.frozen
+class InProcess:
+    """A constant that is already where it is needed."""
+
+    obj: Any
+
+    def load(self) -> Any:
+        """Return the constant."""
+        return self.obj
+
+    def close(self) -> None:
+        """There is nothing to forget."""
+
+
+@attrs.define
+class SerialBackend:
+    """Calls each submission at once, in the thread that submits it."""
+
+    name: str = "serial"
+    can_kill: bool = False
+
+    def slots(self) -> int:
+        """Return 1: there is one of us."""
+        return 1
+
+    def publish(self, obj: Any) -> InProcess:
+        """Return a handle to the very object."""
+        return InProcess(obj)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:  # noqa: ARG002
+        """Call, and return a future that is done."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()
+        try:
+            result = fn(*args)
+        except BaseException as exc:  # noqa: BLE001 - a future carries whatever was raised
+            future.set_exception(exc)
+        else:
+            future.set_result(result)
+        return future
+
+    def recall(self, future: Future[Any]) -> None:
+        """Everything submitted is over."""
+
+    def kill(self, future: Future[Any]) -> None:
+        """Everything submitted is over."""
+
+    def resources(self) -> dict[str, Any]:
+        """Return this one core."""
+        return {"num_cores": 1}
+
+    def close(self) -> None:
+        """There is nothing to end."""

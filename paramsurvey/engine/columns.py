@@ -1,0 +1,174 @@
+"""How values travel: columns, not rows.
+
+A table of dicts becomes one sequence per key, and a sequence of plain numbers becomes a typed array. That is what makes
+a pset cost tens of nanoseconds on the wire instead of hundreds. No value changes on the way:
+
+==================================  ==========================  =====================================
+all values of the column are        it travels as               and comes back as
+==================================  ==========================  =====================================
+`int`, within 64 bits               ``array("q")``              `int`
+`float`                             ``array("d")``              `float`, to the last bit
+one numpy number type               ``numpy.ndarray``           scalars of that type
+anything else, also mixed           `list`                      the same objects
+==================================  ==========================  =====================================
+
+A row that lacks a key has `HOLE` there. Both sides of the wire use this module, so it imports neither pandas nor numpy.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Column: TypeAlias = "list[Any] | array[int] | array[float] | np.ndarray[Any, Any]"
+Pset: TypeAlias = dict[Hashable, Any]
+Keys: TypeAlias = tuple[Hashable, ...]
+
+
+class Hole:
+    """The absence of a key in a row; there is one, `HOLE`, in every process."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        return "HOLE"
+
+    def __repr__(self) -> str:
+        return "HOLE"
+
+
+HOLE = Hole()
+
+RESERVED = frozenset({"_exception", "_traceback", "_kind", "_attempts"})
+"""The names of our own columns: no pset and no answer may have them."""
+
+
+def pack(values: list[Any]) -> Column:
+    """Give a list of values the form in which it travels best, without changing any."""
+    kinds = set(map(type, values))
+    if len(kinds) != 1:
+        return values
+    kind = kinds.pop()
+    if kind is int:
+        try:
+            return array("q", values)
+        except OverflowError:
+            return values
+    if kind is float:
+        return array("d", values)
+    if kind.__module__ == "numpy":
+        return _pack_numpy(kind, values)
+    return values
+
+
+def _pack_numpy(kind: type, values: list[Any]) -> Column:
+    np = sys.modules["numpy"]  # its own type is here, so it was imported
+    if issubclass(kind, (np.number, np.bool_)):
+        packed: Column = np.array(values, dtype=kind)
+        return packed
+    return values
+
+
+def unpack(column: Column) -> Sequence[Any]:
+    """Return the values of a column as a sequence of the objects that went in."""
+    if isinstance(column, array):
+        return column.tolist()
+    return column if isinstance(column, list) else list(column)
+
+
+def is_plain(column: Column) -> bool:
+    """Tell whether the fast pickler can carry this column: numbers and text, no classes of the user's."""
+    if not isinstance(column, list):
+        return True
+    return _PLAIN.issuperset(map(type, column))
+
+
+_PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None), Hole})
+
+
+def columns_of(rows: Sequence[Mapping[Hashable, Any]]) -> tuple[Keys, list[Column]]:
+    """Turn dicts into columns; keys in the order of their first appearance.
+
+    Examples
+    --------
+    >>> columns_of([{"a": 1}, {"a": 2, "b": "x"}])
+    (('a', 'b'), [array('q', [1, 2]), [HOLE, 'x']])
+    """
+    if not rows:
+        return (), []
+    keys = tuple(rows[0])
+    columns = columns_if_uniform(rows, keys)
+    if columns is None:
+        keys = tuple(dict.fromkeys(chain.from_iterable(rows)))
+        columns = [[row.get(key, HOLE) for row in rows] for key in keys]
+    return keys, [pack(column) for column in columns]
+
+
+def columns_if_uniform(rows: Sequence[Mapping[Hashable, Any]], keys: Keys) -> list[list[Any]] | None:
+    """Return the values by key if every row has exactly these keys, in any order; else None."""
+    if set(map(len, rows)) != {len(keys)}:
+        return None
+    try:
+        return [list(map(itemgetter(key), rows)) for key in keys]
+    except KeyError:
+        return None
+
+
+def all_have_exactly(rows: Sequence[Mapping[Hashable, Any]], keys: Keys) -> bool:
+    """Tell whether every row has these keys and no others, in any order."""
+    if set(map(len, rows)) != {len(keys)}:
+        return not rows
+    if keys:
+        try:
+            deque(map(itemgetter(*keys), rows), maxlen=0)
+        except KeyError:
+            return False
+    return True
+
+
+def psets_of(keys: Keys, columns: Sequence[Column], count: int) -> Iterator[Pset]:
+    """Make the dicts of `count` rows, each a new one, with its holes left out."""
+    if not keys:
+        return ({} for _ in range(count))
+    if any(map(has_holes, columns)):
+        return _psets_with_holes(keys, columns)
+    return map(_pset_maker(keys), *map(unpack, columns))
+
+
+def has_holes(column: Column) -> bool:
+    """Tell whether some row lacks this key. Types are looked at, so that no user's object is asked for equality."""
+    return type(column) is list and Hole in set(map(type, column))
+
+
+def _psets_with_holes(keys: Keys, columns: Sequence[Column]) -> Iterator[Pset]:
+    for row in zip(*map(unpack, columns), strict=True):
+        yield {key: value for key, value in zip(keys, row, strict=True) if value is not HOLE}
+
+
+@lru_cache(maxsize=128)
+def _pset_maker_of(keys: Keys, _types: tuple[type, ...]) -> Callable[..., Pset]:
+    """Compile ``lambda v0, v1: {"a": v0, "b": v1}``: 2.5 times as fast as ``dict(zip(keys, row))``."""
+    values = [f"v{i}" for i in range(len(keys))]
+    names = {f"k{i}": key for i, key in enumerate(keys)}
+    literals = [repr(key) if type(key) is str else name for name, key in names.items()]
+    items = ", ".join(f"{literal}: {value}" for literal, value in zip(literals, values, strict=True))
+    maker: Callable[..., Pset] = eval(f"lambda {', '.join(values)}: {{{items}}}", names)  # noqa: S307 - no user text
+    return maker
+
+
+def _pset_maker(keys: Keys) -> Callable[..., Pset]:
+    return _pset_maker_of(keys, tuple(map(type, keys)))  # 1 and True are equal keys, and not the same
+
+
+def cut(columns: Sequence[Column], start: int, stop: int) -> list[Column]:
+    """Return the rows from `start` up to `stop` of every column."""
+    return [column[start:stop] for column in columns]

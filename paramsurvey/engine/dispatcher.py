@@ -1,0 +1,280 @@
+"""What goes next, what is finished, what is lost: the decisions of one stage, and nothing but decisions.
+
+The dispatcher knows row numbers. It has no clock, no queue, no process and no table; whoever drives it (`engine.loop`)
+tells it what happened, and is told what to send. Its invariants:
+
+- A row is in exactly one place: not yet sent, waiting to be sent again, in one flight, finished, or lost.
+- A flight's rows are a range; parts arrive in order, so what has returned is a prefix of it.
+- What a flight returns after its rows were given back is not taken a second time.
+
+A row that is to blame for a death, or may be, travels alone from then on. So it can harm nobody else, and if its
+process dies again there is no doubt about the culprit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from paramsurvey.engine.chunking import Chunker
+from paramsurvey.engine.records import (
+    Chunk,
+    Died,
+    DiedLoading,
+    Failure,
+    GivenBack,
+    Killed,
+    Part,
+    TaskLost,
+    TimedOut,
+    Unloadable,
+    Unreadable,
+    Unsendable,
+)
+
+MOST_DEATHS = 3
+MOST_STARTS = 3
+
+
+@attrs.define(eq=False)
+class Flight:
+    """A chunk under way: what of it has returned, and how far it is still expected to come."""
+
+    chunk: Chunk
+    returned: int  # rows of the chunk, from its beginning
+    limit: int  # rows of the chunk that are still this flight's
+    recalled: bool = False
+
+    @property
+    def outstanding(self) -> int:
+        """How many rows have not returned."""
+        return self.limit - self.returned
+
+
+@attrs.frozen
+class Lost:
+    """A row that will have no result, and why."""
+
+    row: int
+    failure: Failure
+    attempts: int
+
+
+@attrs.frozen
+class Taken:
+    """What the dispatcher took of a part: finished rows, and rows that are lost for good.
+
+    `part` is trimmed to the rows that were taken, and its failures are only those in `lost`.
+    """
+
+    start: int  # the row of the stage at which the part begins
+    part: Part
+    lost: list[Lost]
+
+
+@attrs.define
+class Dispatcher:
+    """Decides about the rows ``0 .. total`` of one stage.
+
+    Parameters
+    ----------
+    total : int
+        How many rows there are.
+    chunker : Chunker
+        How many of them travel together.
+    retries : int
+        How many times a row is tried again after its worker raised.
+    """
+
+    total: int
+    chunker: Chunker
+    retries: int = 0
+    _next: int = attrs.field(default=0, init=False)
+    _again: deque[Chunk] = attrs.field(factory=deque, init=False)  # ranges that may be cut
+    _alone: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows that must travel alone
+    _flights: set[Flight] = attrs.field(factory=set, init=False)
+    _attempts: dict[int, int] = attrs.field(factory=dict, init=False)  # of rows that were to blame for something
+    _deaths: dict[int, int] = attrs.field(factory=dict, init=False)
+    _starts_failed: int = attrs.field(default=0, init=False)
+    start_error: str = attrs.field(default="", init=False)
+    finished: int = attrs.field(default=0, init=False)
+    failures: int = attrs.field(default=0, init=False)
+
+    @property
+    def active(self) -> int:
+        """How many rows are under way."""
+        return sum(flight.outstanding for flight in self._flights)
+
+    @property
+    def waiting(self) -> int:
+        """How many rows have not been sent, or must be sent again."""
+        return self.total - self.finished - self.failures - self.active
+
+    @property
+    def done(self) -> bool:
+        """Whether every row is finished or lost."""
+        return self.finished + self.failures == self.total
+
+    def take(self) -> Flight | None:
+        """Return the next chunk to send, or None if there is nothing to send now."""
+        if self._alone:
+            return self._fly(self._alone.popleft())
+        if self._again:
+            chunk = self._again.popleft()
+            size = self.chunker.size(chunk.count)
+            if size < chunk.count:
+                self._again.appendleft(attrs.evolve(chunk, start=chunk.start + size))
+            return self._fly(attrs.evolve(chunk, stop=chunk.start + min(size, chunk.count)))
+        if self._next < self.total:
+            start, self._next = self._next, self._next + self.chunker.size(self.total - self._next)
+            return self._fly(Chunk(start, self._next))
+        return None
+
+    def _fly(self, chunk: Chunk) -> Flight:
+        flight = Flight(chunk, returned=0, limit=chunk.count)
+        self._flights.add(flight)
+        return flight
+
+    @property
+    def can_queue(self) -> bool:
+        """Whether a chunk may wait at a busy slot: it and those before it are over in no time, and there are plenty."""
+        remaining = self.total - self._next
+        size = self.chunker.size(remaining)
+        return remaining >= 8 * size * self.chunker.slots and self.chunker.is_trifling(size)
+
+    @property
+    def can_recall(self) -> bool:
+        """Whether there is a flight from which rows were not yet taken back."""
+        return any(not flight.recalled for flight in self._flights)
+
+    def to_recall(self) -> list[Flight]:
+        """Return the flights whose rows should be taken back, now that a slot is idle with nothing to send."""
+        flights = [flight for flight in self._flights if not flight.recalled]
+        for flight in flights:
+            flight.recalled = True
+        return flights
+
+    def returned(self, flight: Flight, part: Part) -> Taken | None:
+        """A part of a flight has come; return what was taken of it."""
+        self._starts_failed = 0
+        seconds = sum(mean * count for mean, count in zip(part.seconds, part.counts, strict=True))
+        self.chunker.learn(part.count, seconds, part.size)
+        count = min(part.count, flight.limit - part.first)
+        if flight not in self._flights or count <= 0:
+            return None
+        part = part if count == part.count else trimmed(part, count)
+        start = flight.chunk.start + part.first
+        flight.returned = part.first + count
+        lost, again = [], 0
+        for row, failure in part.failures:
+            verdict = self._judge(flight.chunk.start + row, failure)
+            if verdict is None:
+                again += 1
+            else:
+                lost.append(verdict)
+        self.failures += len(lost)
+        self.finished += count - len(lost) - again
+        return Taken(start, part, lost)
+
+    def _judge(self, row: int, failure: Failure) -> Lost | None:
+        """Decide whether a failed row is lost, or is tried again."""
+        attempts = self._attempts[row] = self._attempts.get(row, 0) + 1
+        if failure.retryable and attempts - self._deaths.get(row, 0) <= self.retries:
+            self._alone.append(Chunk(row, row + 1, attempts + 1))
+            return None
+        return Lost(row, failure, attempts)
+
+    def gave_back(self, flight: Flight, notice: GivenBack) -> None:
+        """Rows of a flight, from a place on, will not be run by whoever has it."""
+        first = max(notice.first, flight.returned)
+        if flight in self._flights and first < flight.limit:
+            self._send_again(flight, first, flight.limit)
+            flight.limit = first
+
+    def unreadable(self, flight: Flight, notice: Unreadable) -> list[Lost]:
+        """A part of a flight has come, and cannot be read: its rows travel alone from now on."""
+        if flight not in self._flights or notice.first >= flight.limit:
+            return []
+        rows = range(flight.returned, min(notice.first + notice.count, flight.limit))
+        flight.returned = rows.stop
+        failure = Failure("unpicklable", f"the answer cannot be unpickled: {notice.text}", notice.traceback)
+        lost = self._suspect(flight, rows, failure)
+        self.failures += len(lost)
+        return lost
+
+    def ended(self, flight: Flight, error: TaskLost | None) -> list[Lost]:
+        """A flight is over; return the rows that are lost by its end."""
+        if flight not in self._flights:
+            return []
+        self._flights.discard(flight)
+        rest = range(flight.returned, flight.limit)
+        lost: list[Lost] = []
+        if isinstance(error, Died | TimedOut) and error.index is not None and error.index in rest:
+            self._send_again(flight, flight.returned, error.index)
+            self._send_again(flight, error.index + 1, flight.limit)
+            lost = self._blame(flight, error.index, error)
+        elif isinstance(error, Died | TimedOut) and rest:
+            lost = self._blame(flight, rest[0], error) if len(rest) == 1 else self._suspect(flight, rest, None)
+        elif isinstance(error, Unsendable):
+            failure = Failure("unpicklable", f"the pset cannot be pickled: {error}", error.traceback)
+            lost = self._suspect(flight, rest, failure)
+        else:
+            if isinstance(error, Unloadable | DiedLoading):
+                self._starts_failed += 1
+                self.start_error = str(error)
+            assert error is None or isinstance(error, Unloadable | DiedLoading | Killed | Died | TimedOut)
+            self._send_again(flight, rest.start, rest.stop)
+        self.failures += len(lost)
+        return lost
+
+    @property
+    def cannot_start(self) -> bool:
+        """Whether workers have failed to start so often, without a success in between, that there is no hope."""
+        return self._starts_failed >= MOST_STARTS
+
+    def _send_again(self, flight: Flight, first: int, stop: int) -> None:
+        if first < stop:
+            start = flight.chunk.start
+            queue = self._again if stop - first > 1 or flight.chunk.count > 1 else self._alone
+            queue.append(attrs.evolve(flight.chunk, start=start + first, stop=start + stop))
+
+    def _suspect(self, flight: Flight, rows: range, failure: Failure | None) -> list[Lost]:
+        """One of these rows is to blame, and nobody knows which: they travel alone, or, if alone already, are lost."""
+        start = flight.chunk.start
+        if len(rows) == 1 and failure is not None:
+            verdict = self._judge(start + rows[0], failure)
+            return [verdict] if verdict else []
+        self._alone.extend(Chunk(start + row, start + row + 1, flight.chunk.attempt) for row in rows)
+        return []
+
+    def _blame(self, flight: Flight, index: int, error: Died | TimedOut) -> list[Lost]:
+        row = flight.chunk.start + index
+        attempts = self._attempts[row] = self._attempts.get(row, 0) + 1
+        if isinstance(error, TimedOut):
+            return [Lost(row, Failure("timeout", str(error)), attempts)]
+        deaths = self._deaths[row] = self._deaths.get(row, 0) + 1
+        if deaths < MOST_DEATHS:
+            self._alone.append(Chunk(row, row + 1, attempts + 1))
+            return []
+        return [Lost(row, Failure("died", str(error)), attempts)]
+
+    def remaining(self) -> list[range]:
+        """Return the rows that are neither finished nor lost, as ranges in ascending order."""
+        waiting = [range(chunk.start, chunk.stop) for chunk in (*self._again, *self._alone)]
+        flying = [
+            range(flight.chunk.start + flight.returned, flight.chunk.start + flight.limit) for flight in self._flights
+        ]
+        ranges = [*waiting, *flying, range(self._next, self.total)]
+        return sorted((rows for rows in ranges if rows), key=lambda rows: rows.start)
+
+    def attempts(self, row: int) -> int:
+        """Return how many times a row was tried and failed."""
+        return self._attempts.get(row, 0)
+
+
+def trimmed(part: Part, count: int) -> Part:
+    """Return the first `count` rows of a part."""
+    failures = [(row, failure) for row, failure in part.failures if row < part.first + count]
+    answers = count - len(failures)
+    return part._replace(count=count, columns=[column[:answers] for column in part.columns], failures=failures)

@@ -1,0 +1,203 @@
+"""One loop: chunks from the dispatcher to the backend, completed futures back.
+
+Everything here happens in the thread that drives the loop. Futures complete and parts arrive in threads of the backend,
+which do one thing with them: put them into the inbox. An interrupt, too, is a message in the inbox, so it never strikes
+between two steps that belong together.
+"""
+
+from __future__ import annotations
+
+import queue
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from paramsurvey.engine.columns import pack, unpack
+from paramsurvey.engine.dispatcher import Dispatcher, Flight, Lost, Taken
+from paramsurvey.engine.pickling import Frozen, thaw
+from paramsurvey.engine.records import ChunkRows, Died, Failure, GivenBack, Part, TaskLost, TaskOptions, Unreadable
+from paramsurvey.engine.worker import Handle, run_chunk, safe_repr
+
+if TYPE_CHECKING:
+    from paramsurvey.backends.base import Backend
+
+IDLE_SECONDS = 0.02
+"""After so long with a free slot and nothing to send, rows are taken back from those who have several."""
+
+TICK_SECONDS = 0.5
+
+
+@attrs.frozen
+class Interrupt:
+    """A message: somebody wants the survey to end now."""
+
+
+Inbox: TypeAlias = "queue.SimpleQueue[tuple[Flight, Any] | Interrupt]"
+
+
+class InterruptReceived(Exception):
+    """The loop found an `Interrupt` in its inbox."""
+
+
+@attrs.define
+class Loop:
+    """Drives one stage to its end.
+
+    Parameters
+    ----------
+    backend : Backend
+        Who executes.
+    dispatcher : Dispatcher
+        Who decides.
+    handle : Handle
+        The stage's published `Work`.
+    rows_of : callable
+        Gives the rows of a chunk: ``rows_of(start, stop, attempt)``.
+    options : TaskOptions
+        What the backend is told about every submission, but for what differs from one to the next.
+    slots : int, optional
+        How many chunks may run at once; by default as many as the backend has room for.
+    """
+
+    backend: Backend
+    dispatcher: Dispatcher
+    handle: Handle
+    rows_of: Callable[[int, int, int], ChunkRows]
+    options: TaskOptions
+    slots: int | None = None
+    inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
+    _futures: dict[Flight, Future[Any]] = attrs.field(factory=dict, init=False)
+
+    def run(self) -> Iterator[Taken | Lost | None]:
+        """Yield what is finished and what is lost as it comes, and None now and then when nothing does.
+
+        Closing the iterator, or an exception thrown into it, kills what is under way.
+        """
+        try:
+            while not self.dispatcher.done and not self.dispatcher.cannot_start:
+                self._fill()
+                yield from self._collect()
+        finally:
+            for future in self._futures.values():
+                self.backend.kill(future)
+
+    def _fill(self) -> None:
+        """Send chunks while there is room and something to send."""
+        slots = self.slots or self.backend.slots()
+        while self._has_room(slots):
+            flight = self.dispatcher.take()
+            if flight is None:
+                return
+            self._submit(flight, may_queue=len(self._futures) >= slots)
+
+    def _has_room(self, slots: int) -> bool:
+        """Whether one more chunk may be sent: a second one to a busy slot only if both are over in no time."""
+        flying = len(self._futures)
+        if flying < slots:
+            return True
+        return flying < 2 * slots and self.dispatcher.can_queue
+
+    def _submit(self, flight: Flight, *, may_queue: bool) -> None:
+        chunk = flight.chunk
+        options = attrs.evolve(
+            self.options, rows=chunk.count, on_part=partial(self._announce, flight), may_queue=may_queue
+        )
+        rows = self.rows_of(chunk.start, chunk.stop, chunk.attempt)
+        future = self.backend.submit(run_chunk, self.handle, rows, options=options)
+        self._futures[flight] = future
+        future.add_done_callback(partial(self._announce, flight))
+
+    def _announce(self, flight: Flight, news: Any) -> None:
+        """Called in any thread."""
+        self.inbox.put((flight, news))
+
+    def _collect(self) -> Iterator[Taken | Lost | None]:
+        """Wait for something to happen, then deal with all that has happened."""
+        try:
+            message = self.inbox.get(timeout=self._patience())
+        except queue.Empty:
+            if self._is_idle():
+                self._recall()
+            yield None
+            return
+        yield from self._deal_with(message)
+        for _ in range(self.inbox.qsize()):
+            yield from self._deal_with(self.inbox.get())
+
+    def _is_idle(self) -> bool:
+        return len(self._futures) < (self.slots or self.backend.slots())
+
+    def _patience(self) -> float:
+        return IDLE_SECONDS if self._is_idle() and self.dispatcher.can_recall else TICK_SECONDS
+
+    def _recall(self) -> None:
+        for flight in self.dispatcher.to_recall():
+            self.backend.recall(self._futures[flight])
+
+    def _deal_with(self, message: tuple[Flight, Any] | Interrupt) -> Iterator[Taken | Lost | None]:
+        if isinstance(message, Interrupt):
+            raise InterruptReceived
+        flight, news = message
+        if isinstance(news, Future):
+            yield from self._ended(flight, news)
+        elif isinstance(news, Part):
+            yield self.dispatcher.returned(flight, thawed(news))
+        elif isinstance(news, GivenBack):
+            self.dispatcher.gave_back(flight, news)
+        elif isinstance(news, Unreadable):
+            yield from self.dispatcher.unreadable(flight, news)
+
+    def _ended(self, flight: Flight, future: Future[Any]) -> Iterator[Taken | Lost | None]:
+        del self._futures[flight]
+        error = future.exception()
+        if error is None:
+            yield self.dispatcher.returned(flight, thawed(future.result()))
+        elif not isinstance(error, TaskLost):
+            error = Died(None, f"the backend lost it: {error!r}")
+        yield from self.dispatcher.ended(flight, error)
+
+    def drain(self) -> Iterator[Taken | Lost | None]:
+        """Yield what has arrived and was not yet dealt with: after an interrupt, so that nothing finished is lost."""
+        for _ in range(self.inbox.qsize()):
+            message = self.inbox.get()
+            if isinstance(message, Interrupt):
+                continue
+            flight, news = message
+            if isinstance(news, Future) and news.exception() is None:
+                news = news.result()
+            if isinstance(news, Part):
+                yield self.dispatcher.returned(flight, thawed(news))
+
+
+def thawed(part: Part) -> Part:
+    """Return a part with its frozen values as values again; a row whose values cannot be unpickled has failed."""
+    frozen = [type(column) is list and Frozen in set(map(type, column)) for column in part.columns]
+    if not any(frozen):
+        return part
+    columns = [list(column) if cold else column for column, cold in zip(part.columns, frozen, strict=True)]
+    bad: dict[int, Failure] = {}
+    for column in (column for column, cold in zip(columns, frozen, strict=True) if cold):
+        for position, value in enumerate(column):
+            if type(value) is Frozen:
+                column[position] = _thawed_value(value, position, bad)
+    if not bad:
+        return part._replace(columns=columns)
+    failed = {row for row, _ in part.failures}
+    rows = [row for row in range(part.first, part.first + part.count) if row not in failed]
+    failures = sorted([*part.failures, *((rows[position], failure) for position, failure in bad.items())])
+    keep = [position for position in range(len(rows)) if position not in bad]
+    kept = [pack([unpack(column)[position] for position in keep]) for column in columns]
+    return part._replace(columns=kept, failures=failures)
+
+
+def _thawed_value(value: Frozen, position: int, bad: dict[int, Failure]) -> Any:
+    try:
+        return thaw(value)
+    except BaseException as exc:  # noqa: BLE001 - a user's class may raise anything while it is unpickled
+        text = f"the answer cannot be unpickled: {safe_repr(exc)}"
+        bad[position] = Failure("unpicklable", text, traceback.format_exc())
+        return None

@@ -1,0 +1,179 @@
+"""The facts that travel between a survey's parts. Nothing here does anything.
+
+`Work` and `Chunk` go out, `Part` comes back; `Died`, `TimedOut` and their kin are how a chunk may end otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from paramsurvey.engine.columns import Column, Keys
+
+FailureKind: TypeAlias = Literal["raised", "died", "timeout", "unpicklable", "upstream", "cancelled"]
+
+
+LOADING = -2
+"""What a monitor's index says while the worker and its constants are being loaded."""
+BETWEEN = -1
+"""What a monitor's index says while a chunk is read or its answers are sent: no single pset is to blame."""
+
+
+class Failure(NamedTuple):
+    """Why one pset has no result. A tuple, because thousands of them may cross the wire.
+
+    `kind` is one of the five kinds of failure, or ``cancelled`` for a pset that never ran because the survey ended.
+    """
+
+    kind: FailureKind
+    text: str
+    traceback: str = ""
+    retryable: bool = False
+
+
+class Part(NamedTuple):
+    """What a worker process has finished of a chunk since the last part: rows `first` to `first + count`.
+
+    The columns hold the answers of the rows that are not in `failures`, in order. A tuple, because it crosses the wire.
+    """
+
+    first: int
+    count: int
+    keys: Keys
+    columns: list[Column]
+    failures: list[tuple[int, Failure]]  # row number in the chunk, why
+    seconds: Sequence[float]  # mean seconds a pset, for each of
+    counts: Sequence[int]  # so many psets
+    raw_stats: dict[str, list[float]]
+    size: int = 0  # bytes on the wire; set by the backend that knows it
+
+
+@attrs.frozen(kw_only=True)
+class Work:
+    """What every chunk of a stage has in common; serialised once and published once."""
+
+    worker: Callable[..., Any]
+    user_kwargs: Any
+    name: str
+    seed: int
+    cwd: str | None
+    out_subdirs: int | None
+
+
+class ChunkRows(NamedTuple):
+    """The rows of a chunk as they cross the wire."""
+
+    keys: Keys
+    columns: list[Column]
+    count: int
+    attempt: int
+
+
+@attrs.frozen
+class Chunk:
+    """Rows `start` up to `stop` of a stage's table, travelling together, for the `attempt`-th time."""
+
+    start: int
+    stop: int
+    attempt: int = 1
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return self.stop - self.start
+
+
+@attrs.frozen(kw_only=True)
+class TaskOptions:
+    """What a backend is told about one submission.
+
+    Attributes
+    ----------
+    rows : int
+        How many psets the submission holds.
+    timeout : float or None
+        Seconds that one pset may take.
+    may_queue : bool
+        Whether the submission may wait behind another, because both are over in no time.
+    max_tasks : int or None
+        After how many psets a worker process is replaced by a fresh one.
+    on_part : callable
+        Called, from any thread, with each `Part`, `Unreadable` or `GivenBack` that comes before the end.
+    backend_options : dict
+        The user's own words for this backend, e.g. of ``ray={...}``.
+    """
+
+    rows: int = 1
+    may_queue: bool = False
+    timeout: float | None = None
+    max_tasks: int | None = None
+    on_part: Callable[[Part | Unreadable | GivenBack], None] = attrs.field(default=lambda _part: None)
+    backend_options: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Unreadable:
+    """A part whose answers could not be unpickled in the driver."""
+
+    first: int
+    count: int
+    text: str
+    traceback: str
+
+
+@attrs.frozen
+class GivenBack:
+    """A chunk's rows from `first` on will not be run by whoever has it."""
+
+    first: int
+
+
+class TaskLost(Exception):
+    """A submission ended without its result; the subclasses say how."""
+
+
+class Died(TaskLost):
+    """The process that ran it died, at row `index` of the chunk if that is known."""
+
+    def __init__(self, index: int | None, text: str) -> None:
+        super().__init__(text)
+        self.index = index
+
+
+class DiedLoading(TaskLost):
+    """The process died before it had loaded the worker: it says nothing about any pset."""
+
+
+class TimedOut(TaskLost):
+    """A deadline passed while row `index` of the chunk was running."""
+
+    def __init__(self, index: int | None, text: str) -> None:
+        super().__init__(text)
+        self.index = index
+
+
+class Killed(TaskLost):
+    """`Backend.kill` ended it."""
+
+
+class Unsendable(TaskLost):
+    """The arguments could not be pickled here, or not unpickled there."""
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback
+
+
+class Unloadable(TaskLost):
+    """The worker or its constants cannot be loaded where it should run."""
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback
+
+
+class SurveyInterrupt(KeyboardInterrupt):
+    """Ctrl-C came while code of the user's ran in the driver's process."""

@@ -1,0 +1,484 @@
+"""The worker's side: dicts in, answers out, and nothing that a worker does gets past here.
+
+`run_chunk` is what every backend executes. It makes the psets of a chunk, calls the user's function on each, and returns
+a `Part`. Whatever the function raises, also `SystemExit` and `KeyboardInterrupt`, becomes text in that part; whatever it
+returns is checked here, where the pset still is.
+
+Beside it stands a `Monitor`, through which a backend that can look into a running process learns which pset is running,
+asks for what is finished so far, and asks to stop after the current pset. What it costs per pset is the reason for its
+form: a store and a load in shared memory (about 40 ns), no clock, no call. The clock is read once a *batch*: as many
+psets as fill about 100 us.
+
+This module is imported in every worker process, so nothing here may import pandas, numpy or networkx.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from array import array
+from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from sys import getrefcount
+from time import perf_counter
+from types import CodeType
+from typing import Any, NamedTuple, Protocol
+
+from paramsurvey.engine.columns import HOLE, RESERVED, Column, Keys, Pset, all_have_exactly, columns_if_uniform, cut, pack, psets_of
+from paramsurvey.engine.pickling import LARGE, freeze, is_atomic
+from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, SurveyInterrupt, Work
+from paramsurvey.fingerprint import pset_seed
+
+BATCH_SECONDS = 100e-6
+LARGEST_BATCH = 256
+WHAT_TO_RETURN = "a worker returns a dict of answers, or None"
+
+
+class Handle(Protocol):
+    """A published constant: where it is needed, `load` returns it."""
+
+    def load(self) -> Any:
+        """Return the constant; the second call in a process costs nothing."""
+        ...
+
+
+class Monitor(Protocol):
+    """How a backend watches a running chunk.
+
+    Attributes
+    ----------
+    index : sequence of one int
+        Written before each pset: its row in the chunk.
+    attention : sequence of one int
+        Read before each pset: not zero if `attend` should be called.
+    can_flush : bool
+        Whether parts can be sent ahead.
+    """
+
+    @property
+    def index(self) -> MutableSequence[int]: ...
+
+    @property
+    def attention(self) -> MutableSequence[int]: ...
+
+    @property
+    def can_flush(self) -> bool: ...
+
+    def attend(self) -> tuple[bool, bool]:
+        """Return whether a part is wanted now, and whether to stop after it."""
+        ...
+
+    def flush(self, part: Part) -> None:
+        """Send a part ahead; when this returns, the values in it may change."""
+        ...
+
+
+class Unwatched:
+    """The monitor of a backend that does not look into its processes."""
+
+    can_flush = False
+
+    def __init__(self) -> None:
+        self.index: MutableSequence[int] = [0]
+        self.attention: MutableSequence[int] = [0]
+
+    def attend(self) -> tuple[bool, bool]:
+        """Nobody wants anything."""
+        return False, False
+
+    def flush(self, part: Part) -> None:
+        """Nobody listens: never called, because nobody asked."""
+        raise NotImplementedError
+
+
+class SystemKwargs(Mapping[str, Any]):
+    """What a worker is told beside its pset: `name`, `raw_stats`, `attempt`, `seed`, and `out_subdir` when asked for.
+
+    Read-only. The seed and the sub-directory are made when they are asked for, so a worker that does not need them does
+    not pay for them.
+    """
+
+    __slots__ = ("_known", "_lazy", "_run")
+
+    def __init__(self, run: ChunkRun) -> None:
+        self._run = run
+        self._known = {"name": run.work.name, "raw_stats": run.raw_stats, "attempt": run.rows.attempt}
+        self._lazy = {"seed": run.seed}
+        if run.work.out_subdirs:
+            self._lazy["out_subdir"] = run.out_subdir  # type: ignore[assignment]
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._known:
+            return self._known[key]
+        return self._lazy[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._known
+        yield from self._lazy
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._lazy)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
+
+
+def run_chunk(handle: Handle, rows: ChunkRows, monitor: Monitor | None = None) -> Part:
+    """Call the worker on every row of a chunk, and return what has not been flushed through the monitor by then.
+
+    The returned part may end before the chunk does: then `monitor` asked for that.
+    """
+    monitor = monitor or Unwatched()
+    monitor.index[0] = LOADING
+    work = handle.load()
+    monitor.index[0] = BETWEEN
+    run = ChunkRun(work, rows, monitor)
+    with _working_directory(run.work.cwd):
+        return run.to_the_end()
+
+
+@contextmanager
+def _working_directory(cwd: str | None) -> Iterator[None]:
+    before = os.getcwd() if cwd else None
+    if cwd and before != cwd:
+        os.chdir(cwd)
+    try:
+        yield
+    finally:
+        if before and os.getcwd() != before:
+            os.chdir(before)
+
+
+class ChunkRun:
+    """A chunk being run: what has been answered since the last flush, one block per batch.
+
+    A worker may change what it has returned as soon as it is called again (a preallocated array, a dict it keeps). So a
+    value that can change is frozen before the next call. Only atomic values (`is_atomic`) can be looked at later, many
+    at a time; if such a batch turns out to hold others, those psets are run again, one by one.
+    """
+
+    def __init__(self, work: Work, rows: ChunkRows, monitor: Monitor) -> None:
+        self.work = work
+        self.rows = rows
+        self.monitor = monitor
+        self.raw_stats: dict[str, list[float]] = {}
+        self.row = 0  # of the first pset of the batch
+        self.answers: list[Any] = []  # of the batch
+        self.interrupted = False  # by Ctrl-C, in the driver's process
+        self.careful = False  # one pset a batch, because this worker returns values that can change
+        self.param_keys = frozenset(rows.keys)
+        self.first = 0  # the first row not flushed
+        self.blocks: list[Block] = []
+        self.failures: list[tuple[int, Failure]] = []
+        self.held = 0  # bytes of frozen values
+        self.stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
+        self.seconds = array("d")
+        self.counts = array("q")
+
+    def to_the_end(self) -> Part:
+        """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
+        system_kwargs = SystemKwargs(self)
+        source = psets_of(self.rows.keys, self.rows.columns, self.rows.count)
+        size = 1
+        batch: list[Pset] = []
+        while batch := batch or list(islice(source, size)):
+            mean, done = self._run_batch(batch, system_kwargs)
+            self._digest(batch[:done], system_kwargs)
+            batch = batch[done:]
+            if self._must_stop():
+                break
+            size = 1 if self.careful else max(1, min(LARGEST_BATCH, int(BATCH_SECONDS / (mean + 1e-9))))
+        return self._part()
+
+    def _run_batch(self, batch: list[Pset], system_kwargs: SystemKwargs) -> tuple[float, int]:
+        """Run psets until the end or until there is attention to be given; return mean seconds and how many."""
+        began = perf_counter()
+        self.answers = answers = []
+        self._call(batch, system_kwargs)
+        del answers[len(batch) :]  # an interrupt after the last answer belongs to nobody
+        done = len(answers)
+        mean = (perf_counter() - began) / max(1, done)
+        self.seconds.append(mean)
+        self.counts.append(done)
+        return mean, done
+
+    def _call(self, batch: list[Pset], system_kwargs: SystemKwargs) -> None:
+        worker, user_kwargs = self.work.worker, self.work.user_kwargs
+        index, attention = self.monitor.index, self.monitor.attention
+        append, rest = self.answers.append, iter(batch)
+        while True:
+            try:
+                # The hot loop. Everything else that a pset costs is done for many at a time.
+                for index[0], pset in enumerate(rest, self.row + len(self.answers)):  # noqa: B020 - the slot is the aim
+                    if attention[0]:
+                        return
+                    append(worker(pset, system_kwargs, user_kwargs))
+            except SurveyInterrupt:
+                self.interrupted = True
+                return
+            except BaseException as exc:  # noqa: BLE001 - no exception of a worker may end anything but its own pset
+                append(Failure("raised", *self._describe(exc), retryable=True))
+            else:
+                return
+
+    def _must_stop(self) -> bool:
+        if self.held >= LARGE and self.monitor.can_flush:
+            self.monitor.flush(self._part())
+        if self.interrupted or not self.monitor.attention[0]:
+            return self.interrupted
+        part_wanted, stop = self.monitor.attend()
+        if part_wanted and not stop and self.row > self.first:
+            self.monitor.flush(self._part())
+        return stop
+
+    def _digest(self, psets: list[Pset], system_kwargs: SystemKwargs) -> None:
+        """Turn the batch's answers into a block of columns."""
+        answers, self.answers = self.answers, []
+        rows: Sequence[int] = range(self.row, self.row + len(answers))
+        self.row += len(answers)
+        if Failure in set(map(type, answers)):
+            self.failures += [(row, answer) for row, answer in zip(rows, answers, strict=True) if _failed(answer)]
+            good = [i for i, answer in enumerate(answers) if not _failed(answer)]
+            rows, psets, answers = [rows[i] for i in good], [psets[i] for i in good], [answers[i] for i in good]
+        block = self._plain_block(psets, answers)
+        if block is not None:
+            self.blocks.append(block)
+        elif len(psets) == 1:
+            self._digest_row(rows[0], psets[0], answers[0])
+        else:
+            self._digest_rows(rows, psets, answers, system_kwargs)
+
+    def _plain_block(self, psets: list[Pset], answers: list[Any]) -> Block | None:
+        """Return the block of a batch in which nothing needs care, else None."""
+        if not all_have_exactly(psets, self.rows.keys):
+            return None
+        kinds = set(map(type, answers))
+        if kinds <= {type(None)}:
+            return Block((), [], len(answers))
+        if kinds != {dict} or any_is_held(answers):
+            return None
+        keys = tuple(answers[0])
+        columns = columns_if_uniform(answers, keys)
+        if columns is None or not (self.param_keys.isdisjoint(keys) and RESERVED.isdisjoint(keys)):
+            return None
+        if not all(map(is_atomic, chain(map(type, keys), *(set(map(type, column)) for column in columns)))):
+            return None
+        return Block(keys, columns, len(answers))
+
+    def _digest_rows(
+        self, rows: Sequence[int], psets: list[Pset], answers: list[Any], system_kwargs: SystemKwargs
+    ) -> None:
+        """Digest a batch one by one; an answer that may have changed since it was returned is asked for again."""
+        for row, pset, answer, held in zip(rows, psets, answers, are_held(answers), strict=True):
+            if held or can_change(answer) or can_change(pset):
+                self.careful = True
+                self._run_again(row, system_kwargs)
+            else:
+                self._digest_row(row, pset, answer)
+
+    def _run_again(self, row: int, system_kwargs: SystemKwargs) -> None:
+        self.monitor.index[0] = row
+        pset = self.pset(row)
+        try:
+            answer = self.work.worker(pset, system_kwargs, self.work.user_kwargs)
+        except SurveyInterrupt:
+            self.interrupted = True
+            self.failures.append((row, Failure("cancelled", "it was interrupted")))
+        except BaseException as exc:  # noqa: BLE001 - as in _call
+            self.failures.append((row, Failure("raised", *self._describe(exc), retryable=True)))
+        else:
+            self._digest_row(row, pset, answer)
+
+    def _digest_row(self, row: int, pset: Pset, answer: Any) -> None:
+        checked = self._checked(row, pset, answer)
+        if isinstance(checked, Failure):
+            self.failures.append((row, checked))
+        else:
+            self.blocks.append(Block(tuple(checked), [[value] for value in checked.values()], 1))
+
+    def _checked(self, row: int, pset: Pset, answer: Any) -> Pset | Failure:
+        """Return one answer, its values frozen where they could change; or why it cannot be one."""
+        if answer is not None and not isinstance(answer, Mapping):
+            return Failure("raised", _wrong_return(answer))
+        original = self.pset(row)
+        merged = {key: value for key, value in pset.items() if key not in original} | dict(answer or {})
+        for key in original.keys() & merged.keys():
+            if not same(merged.pop(key), original[key]):
+                return Failure("raised", _collision(key, answer, original))
+        if not RESERVED.isdisjoint(merged):
+            return Failure("raised", _reserved(RESERVED.intersection(merged)))
+        try:
+            return {key: self._frozen(value) for key, value in merged.items()}
+        except BaseException as exc:  # noqa: BLE001 - a value's own pickling may raise anything
+            text, stack = self._describe(exc)
+            return Failure("unpicklable", f"the answer cannot be pickled: {text}", stack)
+
+    def _frozen(self, value: Any) -> Any:
+        if is_atomic(type(value)):
+            return value
+        frozen = freeze(value, beside=self.monitor.can_flush)
+        self.held += len(frozen.data) + sum(buffer.raw().nbytes for buffer in frozen.buffers)
+        return frozen
+
+    def _part(self) -> Part:
+        """Return what has been finished since the last part, and begin the next."""
+        keys, columns = joined(self.blocks)
+        part = Part(
+            first=self.first,
+            count=self.row - self.first,
+            keys=keys,
+            columns=columns,
+            failures=sorted(self.failures),
+            seconds=self.seconds,
+            counts=self.counts,
+            raw_stats=dict(self.raw_stats),
+        )
+        self.first, self.held = self.row, 0
+        self.blocks, self.failures = [], []
+        self.seconds, self.counts = array("d"), array("q")
+        self.raw_stats.clear()
+        return part
+
+    def pset(self, row: int) -> Pset:
+        """Return a row's pset as it was sent."""
+        rows = self.rows
+        return next(psets_of(rows.keys, cut(rows.columns, row, row + 1), 1))
+
+    def seed(self) -> int:
+        """Return the seed of the pset that is running."""
+        return pset_seed(self.work.seed, self.pset(self.monitor.index[0]))
+
+    def out_subdir(self) -> str:
+        """Return the sub-directory for the output of the pset that is running, and make it."""
+        assert self.work.out_subdirs
+        number = self.seed() % self.work.out_subdirs
+        name = f"ps{number:0{len(str(self.work.out_subdirs - 1))}}"
+        os.makedirs(name, exist_ok=True)
+        return name
+
+    def _describe(self, exc: BaseException) -> tuple[str, str]:
+        """Return an exception as text, with its traceback; never raises.
+
+        Formatting a traceback costs 50 us and more, and a thousand psets may raise at one place: the lines of a stack
+        are made once.
+        """
+        stack = exc.__traceback__.tb_next if exc.__traceback__ else None  # the first frame is ours
+        text = safe_repr(exc)
+        if exc.__cause__ or exc.__context__ or isinstance(exc, BaseExceptionGroup | SyntaxError):
+            return text, _whole_traceback(exc)
+        place = tuple((frame.tb_frame.f_code, frame.tb_lasti) for frame in _frames(stack))
+        if place not in self.stacks:
+            self.stacks[place] = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
+        return text, self.stacks[place] + _last_lines(exc)
+
+
+class Block(NamedTuple):
+    """Answers of some psets in a row: values by key."""
+
+    keys: Keys
+    columns: list[list[Any]]
+    count: int
+
+
+def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
+    """Put blocks under one another; a key that one lacks is a hole there."""
+    keys = tuple(dict.fromkeys(chain.from_iterable(block.keys for block in blocks)))
+    columns = []
+    for key in keys:
+        values: list[Any] = []
+        for block in blocks:
+            values += block.columns[block.keys.index(key)] if key in block.keys else [HOLE] * block.count
+        columns.append(pack(values))
+    return keys, columns
+
+
+def are_held(answers: list[Any]) -> list[bool]:
+    """Tell of each answer whether anybody but this list refers to it, so that it may be changed behind our back.
+
+    That is what a worker does that fills and returns one and the same dict at every call.
+    """
+    return [answer is not None and count > _HELD_BY_A_LIST for answer, count in zip(answers, _holders(answers))]
+
+
+def any_is_held(answers: list[Any]) -> bool:
+    """Tell whether anybody refers to one of these answers (`are_held`), in 20 ns each."""
+    return max(_holders(answers)) > _HELD_BY_A_LIST
+
+
+def _holders(answers: list[Any]) -> Iterator[int]:
+    return map(getrefcount, answers)
+
+
+_HELD_BY_A_LIST = max(_holders([{}]))
+
+
+def can_change(answer: Any) -> bool:
+    """Tell whether an answer, or a value in it, might have been changed after it was returned."""
+    if answer is None:
+        return False
+    return type(answer) is not dict or not all(map(is_atomic, map(type, answer.values())))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal, also where ``==`` has no plain answer, as with arrays."""
+    if one is other:
+        return True
+    try:
+        equal = one == other
+        return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
+    except Exception:  # noqa: BLE001 - a comparison may raise anything; what cannot be compared is not the same
+        return False
+
+
+def safe_repr(obj: Any) -> str:
+    """Return ``repr(obj)``, or as much as can be said where that raises."""
+    try:
+        return repr(obj)
+    except BaseException as exc:  # noqa: BLE001 - a user's repr may raise anything
+        return f"{type(obj).__name__}(<its repr raises {type(exc).__name__}>)"
+
+
+def _failed(answer: Any) -> bool:
+    return type(answer) is Failure
+
+
+def _frames(stack: Any) -> Iterator[Any]:
+    while stack is not None:
+        yield stack
+        stack = stack.tb_next
+
+
+def _whole_traceback(exc: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exc))
+    except BaseException:  # noqa: BLE001 - a user's exception may raise while it is formatted
+        return "".join(traceback.format_tb(exc.__traceback__)) + safe_repr(exc)
+
+
+def _last_lines(exc: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception_only(exc))
+    except BaseException:  # noqa: BLE001 - as above
+        return safe_repr(exc)
+
+
+def _wrong_return(answer: Any) -> str:
+    shown = safe_repr(answer)
+    shown = shown if len(shown) < 80 else shown[:77] + "..."
+    return f"TypeError('the worker returned the {type(answer).__name__} {shown}; {WHAT_TO_RETURN}')"
+
+
+def _collision(key: Hashable, answer: Any, original: Pset) -> str:
+    value = safe_repr((answer or {}).get(key))
+    return (
+        f"ValueError('the answer has the key {key!r} = {value}, which is a parameter with the value "
+        f"{safe_repr(original[key])}; an answer cannot change a parameter: give it another name')"
+    )
+
+
+def _reserved(keys: frozenset[Any]) -> str:
+    return f"ValueError('the answer has the key {min(keys)!r}, the name of one of our own columns; give it another')"

@@ -1,0 +1,84 @@
+"""What observers are told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    from paramsurvey.engine.columns import Pset
+    from paramsurvey.engine.records import Failure
+    from paramsurvey.results import MapProgress
+    from paramsurvey.stats import PerfStats
+
+
+@attrs.frozen
+class SurveyStarted:
+    """A survey begins."""
+
+    name: str
+    total: int
+    backend: str
+    slots: int
+    options: str
+
+
+@attrs.frozen
+class RowsFinished:
+    """Rows `start` up to `stop` have come back."""
+
+    name: str
+    start: int
+    stop: int
+
+
+@attrs.frozen
+class RowLost:
+    """A pset will have no result."""
+
+    name: str
+    row: int
+    pset: Pset
+    failure: Failure
+    attempts: int
+
+
+@attrs.frozen
+class OutFuncFailed:
+    """The user's ``out_func`` raised."""
+
+    name: str
+    text: str
+    traceback: str
+
+
+@attrs.frozen
+class Progressed:
+    """Time has passed; `progress` is as it is now."""
+
+    name: str
+    progress: MapProgress
+    stats: PerfStats
+
+
+@attrs.frozen
+class SurveyEnded:
+    """A survey is over, after so many seconds; `reason` is empty if it came to its own end."""
+
+    name: str
+    progress: MapProgress
+    stats: PerfStats
+    seconds: float
+    reason: str
+
+
+Event: TypeAlias = SurveyStarted | RowsFinished | RowLost | OutFuncFailed | Progressed | SurveyEnded
+
+
+class Observer(Protocol):
+    """Somebody who watches surveys. It must not raise, and must not take long: it is told in the thread of the loop."""
+
+    def see(self, event: Event) -> None:
+        """Take note of an event."""
+        ...

@@ -1,0 +1,167 @@
+"""The hidden log file: for the day on which a survey went wrong and ``verbose`` was too small."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+import attrs
+
+from paramsurvey.observers.events import (
+    Event,
+    OutFuncFailed,
+    Progressed,
+    RowLost,
+    RowsFinished,
+    SurveyEnded,
+    SurveyStarted,
+)
+
+PROGRESS_SECONDS = 30.0
+_LIBRARIES = ("paramsurvey", "pandas", "numpy", "cloudpickle", "attrs")
+_MOST_TRACEBACKS = 1000
+
+
+@attrs.define
+class LogFile:
+    """Writes what happens to a file; a file that cannot be written is said once, and the survey goes on.
+
+    Parameters
+    ----------
+    prefix : str
+        How the file's name begins; date, time and ``.log`` follow.
+    stream : text stream, optional
+        Written to instead of a file.
+    quiet : bool
+        Whether even that is not said.
+    """
+
+    prefix: str
+    stream: TextIO | None = None
+    quiet: bool = False
+    name: str | None = attrs.field(default=None, init=False)
+    _file: Any = attrs.field(default=None, init=False)
+    _opened: bool = attrs.field(default=False, init=False)
+    _progress_at: datetime.datetime | None = attrs.field(default=None, init=False)
+    _tracebacks: dict[str, int] = attrs.field(factory=dict, init=False)
+
+    def see(self, event: Event) -> None:
+        """Write an event."""
+        if isinstance(event, RowsFinished):
+            return
+        if isinstance(event, Progressed):
+            self._progress(event)
+            return
+        self.write(self._text(event))
+        if isinstance(event, SurveyStarted | SurveyEnded):
+            self.flush()
+
+    def _text(self, event: Event) -> str:
+        if isinstance(event, SurveyStarted):
+            return f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}"
+        if isinstance(event, RowLost):
+            where = f"{event.name}: pset {event.row} is missing ({event.failure.kind}, attempts: {event.attempts}): "
+            return where + f"{event.failure.text}\n  {event.pset!r}" + self._traceback(event.failure.traceback)
+        if isinstance(event, OutFuncFailed):
+            return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
+        assert isinstance(event, SurveyEnded)
+        reason = f" ({event.reason})" if event.reason else ""
+        return f"{event.name}: {event.progress}; {event.seconds:.3f} s{reason}; {event.stats!r}"
+
+    def _traceback(self, text: str) -> str:
+        """Write a traceback out once; later ones of the same lines refer to it."""
+        if not text:
+            return ""
+        known = self._tracebacks.get(text)
+        if known is not None:
+            return f"\n  traceback {known}"
+        number = len(self._tracebacks) + 1
+        if number <= _MOST_TRACEBACKS:
+            self._tracebacks[text] = number
+        return f"\n  traceback {number}:\n" + text.rstrip()
+
+    def _progress(self, event: Progressed) -> None:
+        now = datetime.datetime.now().astimezone()
+        last = self._progress_at
+        if last is None:
+            self._progress_at = now
+        elif (now - last).total_seconds() >= PROGRESS_SECONDS:
+            self._progress_at = now
+            self.write(f"{event.name}: {event.progress}")
+            self.flush()
+
+    def open(self) -> None:
+        """Open the file and write what a later reader needs to know; called once, before the first survey."""
+        self._opened = True
+        try:
+            self._file = self.stream or self._new_file()
+        except OSError as exc:
+            self._give_up(exc)
+            return
+        versions = ", ".join(f"{library} {_version(library)}" for library in _LIBRARIES)
+        self.write(f"{versions}; Python {platform.python_version()} on {platform.platform()}")
+        self.write(f"process {os.getpid()} in {Path.cwd()}: {' '.join(sys.argv)}")
+
+    def _new_file(self) -> TextIO:
+        stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        for number in range(1000):
+            more = f"-{number}" if number else ""
+            name = f"{self.prefix}{stamp}{more}.log"
+            try:
+                file = Path(name).open("x", encoding="utf-8", errors="backslashreplace")
+            except FileExistsError:  # somebody else's, of this very second
+                continue
+            self.name = name
+            return file
+        raise FileExistsError(f"there are too many log files of this second: {self.prefix}{stamp}")
+
+    def write(self, text: str) -> None:
+        """Write a line with the time in front of it."""
+        if not self._opened:
+            self.open()
+        if self._file is None:
+            return
+        stamp = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            self._file.write(f"{stamp} {text}\n")
+        except (OSError, ValueError) as exc:
+            self._give_up(exc)
+
+    def flush(self) -> None:
+        """Bring what was written to the file."""
+        try:
+            if self._file is not None:
+                self._file.flush()
+        except (OSError, ValueError) as exc:
+            self._give_up(exc)
+
+    def close(self) -> None:
+        """Close the file, unless it is the user's stream."""
+        self.flush()
+        file, self._file = self._file, None
+        if file is not None and file is not self.stream:
+            file.close()
+
+    def _give_up(self, exc: Exception) -> None:
+        file, self._file = self._file, None
+        self.name = None
+        if file is not None and file is not self.stream:
+            try:
+                file.close()
+            except OSError:  # what it still held cannot be written either
+                pass
+        if not self.quiet:
+            text = f"paramsurvey: the log file cannot be written, and the survey goes on without it: {exc}"
+            print(text, file=sys.stderr)  # noqa: T201 - said once, where the user looks
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

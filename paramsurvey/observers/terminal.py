@@ -1,0 +1,124 @@
+"""Progress on standard error, by ``verbose`` and ``vstats``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, TextIO
+
+import attrs
+
+from paramsurvey.observers.events import (
+    Event,
+    OutFuncFailed,
+    Progressed,
+    RowLost,
+    RowsFinished,
+    SurveyEnded,
+    SurveyStarted,
+)
+
+if TYPE_CHECKING:
+    from paramsurvey.results import MapProgress
+    from paramsurvey.stats import PerfStats
+
+SECONDS_BETWEEN = {0: float("inf"), 1: 30.0, 2: 1.0, 3: 0.0}
+MOST_FAILURES_SHOWN = 3
+
+
+@attrs.define
+class Terminal:
+    """Prints lines of progress to standard error.
+
+    Parameters
+    ----------
+    verbose, vstats : int
+        How much, as in the options.
+    progress_dt : float, optional
+        Seconds between two lines of progress, instead of what `verbose` means.
+    log_name : str, optional
+        Where the user can read more.
+    """
+
+    verbose: int
+    vstats: int
+    progress_dt: float | None = None
+    log_name: str | None = None
+    _began: float = attrs.field(factory=time.monotonic, init=False)
+    _progress_at: float = attrs.field(factory=time.monotonic, init=False)
+    _stats_at: float = attrs.field(factory=time.monotonic, init=False)
+    _failures_shown: int = attrs.field(default=0, init=False)
+
+    def see(self, event: Event) -> None:
+        """Print what is due."""
+        if isinstance(event, Progressed):
+            self._in_between(event)
+        elif isinstance(event, SurveyEnded):
+            self._ended(event)
+        elif self.verbose == 0:
+            return
+        elif isinstance(event, RowLost):
+            self._lost(event)
+        elif isinstance(event, OutFuncFailed):
+            self._say(f"{event.name}: out_func raised {event.text}")
+        elif isinstance(event, SurveyStarted) and self.verbose >= 2:
+            self._say(f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}")
+        elif isinstance(event, RowsFinished) and self.verbose >= 3:
+            self._say(f"{event.name}: psets {event.start} to {event.stop - 1} have come back")
+
+    def _in_between(self, event: Progressed) -> None:
+        now = time.monotonic()
+        pause = SECONDS_BETWEEN[self.verbose] if self.progress_dt is None else self.progress_dt
+        if self.verbose and now - self._progress_at >= pause:
+            self._progress_at = now
+            self._say(f"{event.name}: {event.progress}{_remaining(event.progress, now - self._began)}")
+        if now - self._stats_at >= max(1.0, SECONDS_BETWEEN[self.vstats]):
+            self._stats_at = now
+            self._print_stats(event.stats)
+
+    def _lost(self, event: RowLost) -> None:
+        self._failures_shown += 1
+        if self.verbose < 3 and self._failures_shown > MOST_FAILURES_SHOWN:
+            if self._failures_shown == MOST_FAILURES_SHOWN + 1:
+                self._say(f"{event.name}: further failures are not shown here{self._see_log()}")
+            return
+        failure = event.failure
+        self._say(f"{event.name}: pset {event.row} is missing ({failure.kind}): {failure.text}{self._see_log()}")
+        if self.verbose >= 2:
+            self._say(f"  {event.pset!r}"[:400])
+        if self.verbose >= 2 and failure.traceback:
+            self._say(failure.traceback.rstrip())
+
+    def _ended(self, event: SurveyEnded) -> None:
+        if self.verbose:
+            reason = f" ({event.reason})" if event.reason else ""
+            self._say(f"{event.name}: {event.progress}; {event.seconds:.3g} s{reason}")
+        if self.vstats >= 2 or event.seconds >= SECONDS_BETWEEN[self.vstats]:
+            self._print_stats(event.stats)
+
+    def _see_log(self) -> str:
+        return f" (see {self.log_name})" if self.log_name else ""
+
+    def _print_stats(self, stats: PerfStats) -> None:
+        if self.vstats >= 3:
+            stats.print_histograms(file=_stderr())
+        elif self.vstats:
+            stats.print_percentiles(file=_stderr())
+
+    def _say(self, text: str) -> None:
+        try:
+            print(f"paramsurvey: {text}", file=_stderr(), flush=True)  # noqa: T201 - it is what this observer does
+        except (OSError, ValueError):  # a closed or full stream is no reason to lose a survey
+            pass
+
+
+def _stderr() -> TextIO:
+    """Return standard error as it is now: notebooks and tests replace it."""
+    return sys.stderr
+
+
+def _remaining(progress: MapProgress, seconds: float) -> str:
+    done = progress.finished + progress.failures
+    if not done or done == progress.total:
+        return ""
+    return f"; {seconds:.0f} s, about {seconds / done * (progress.total - done):.0f} s to go"

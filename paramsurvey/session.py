@@ -1,0 +1,445 @@
+"""Sessions: a backend, options and observers that surveys share; and the one default session of the module's functions.
+
+Opening a session must be quick, and while pandas is being imported the guard of the local pool can start: so this module
+imports nothing that imports pandas, and the methods that run surveys import what they need.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from paramsurvey.backends.base import Backend
+from paramsurvey.errors import BackendError, SessionError
+from paramsurvey.observers.logfile import LogFile
+from paramsurvey.observers.terminal import Terminal
+from paramsurvey.options import Options, check, resolve, unknown_variables
+
+if TYPE_CHECKING:
+    from paramsurvey.results import MapProgress, MapResults
+    from paramsurvey.survey import Survey
+    from paramsurvey.workers import Worker
+
+class Session:
+    """A backend, options and observers that surveys share.
+
+    Parameters
+    ----------
+    **options
+        As for `init`.
+
+    Examples
+    --------
+    >>> with Session(ncores=1, verbose=0) as session:
+    ...     results = session.map(lambda pset, system, user: {"b": pset["a"] + 1}, [{"a": 1}])
+    >>> results.to_dict()
+    [{'a': 1, 'b': 2}]
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._given = check(options, "init")
+        self._options = resolve(init=self._given, environ=os.environ)
+        self._owner = os.getpid()
+        self._lock = threading.Lock()
+        self._running = 0
+        self._closed = False
+        self._backends: dict[str, Backend] = {}
+        self._log = LogFile(
+            self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0
+        )
+        self._backend_for(self._options)
+        for text in unknown_variables(os.environ):
+            self._log.write(text)
+            if self._options.verbose:
+                print(f"paramsurvey: {text}", file=sys.stderr)  # noqa: T201 - a warning before anything is computed
+        atexit.register(self.close)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._backend_for(self._options).name
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a survey is running."""
+        return self._running > 0
+
+    def map(self, worker: Worker, psets: Any, **options: Any) -> MapResults:
+        """Call a worker for every pset; see `paramsurvey.map`."""
+        survey = self._survey(worker, psets, options, "map")
+        with self._counted():
+            return survey.run()
+
+    def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
+        """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
+        return Stream(self, self._survey(worker, psets, options, "stream"))
+
+    def current_core_count(self) -> int:
+        """Return how many cores the backend uses."""
+        return int(self.current_resources()["num_cores"])
+
+    def current_resources(self) -> dict[str, Any]:
+        """Return what the backend has to compute with."""
+        return self._backend_for(self._options).resources()
+
+    def close(self) -> None:
+        """End the backends and wait for their processes. Closing twice is allowed."""
+        if self._closed or os.getpid() != self._owner:  # a fork of the owner's process has no business with them
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        for backend in self._backends.values():
+            backend.close()
+        self._log.close()
+
+    def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Survey:
+        if self._closed:
+            raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
+        options = resolve(init=self._given, call=given, environ=os.environ, where=where)
+        backend = self._backend_for(options)  # before pandas is imported, so that both happen at once
+        from paramsurvey.stages.map import Map
+        from paramsurvey.survey import Survey
+        from paramsurvey.tables import table_of
+
+        stage = Map(worker, options)
+        slots = slots_of(options, backend)
+        terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
+        return Survey(stage, table_of(psets, options.limit), backend, slots, (self._log, terminal))
+
+    def _backend_for(self, options: Options) -> Backend:
+        if not isinstance(options.backend, str):
+            return checked_backend(options.backend)
+        with self._lock:
+            if options.backend not in self._backends:
+                self._backends[options.backend] = open_backend(options.backend, options)
+            return self._backends[options.backend]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a survey as running, so that nobody closes this session under it."""
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+class Stream:
+    """The finished rows of a running survey, as dicts; see `paramsurvey.stream`.
+
+    Leaving a loop over it, or closing it, ends what is still running.
+
+    Attributes
+    ----------
+    progress : MapProgress
+        How far the survey has come.
+    """
+
+    def __init__(self, session: Session, survey: Survey) -> None:
+        self._survey = survey
+        self._rows = self._run(session)
+
+    def _run(self, session: Session) -> Iterator[dict[Hashable, Any]]:
+        with session._counted():
+            for taken in self._survey.taken():
+                for pset, answer in self._survey.rows_of(taken):
+                    yield pset | answer
+
+    def __iter__(self) -> Iterator[dict[Hashable, Any]]:
+        return self
+
+    def __next__(self) -> dict[Hashable, Any]:
+        return next(self._rows)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def progress(self) -> MapProgress:
+        """How far the survey has come."""
+        return self._survey.progress
+
+    @property
+    def results(self) -> MapResults:
+        """What is finished and what is missing, as `paramsurvey.map` would return it at this point."""
+        return self._survey.results()
+
+    def close(self) -> None:
+        """End what is still running."""
+        self._rows.close()  # type: ignore[attr-defined]
+
+
+def open_backend(name: str, options: Options) -> Backend:
+    """Open a backend by its name: a built-in one, or one that an installed package offers.
+
+    Raises
+    ------
+    BackendError
+        There is none of that name, or it is not installed, or what a package offers is no backend.
+    """
+    if name == "multiprocessing":
+        from paramsurvey.backends.multiprocessing.backend import MultiprocessingBackend
+
+        return MultiprocessingBackend(cores(options.ncores))
+    if name == "serial":
+        from paramsurvey.backends.serial import SerialBackend
+
+        return SerialBackend()
+    if name in ("ray", "mpi"):
+        raise BackendError(
+            f"the backend {name!r} is not part of this version: it will come with pip install 'paramsurvey[{name}]'; "
+            "until then use 'multiprocessing' or 'serial'"
+        )
+    offered = {point.name: point for point in metadata.entry_points(group="paramsurvey.backends")}
+    if name not in offered:
+        known = ", ".join(repr(each) for each in ("multiprocessing", "serial", *sorted(offered)))
+        raise BackendError(f"there is no backend {name!r}; there are: {known}")
+    try:
+        return checked_backend(offered[name].load()())
+    except ImportError as exc:
+        raise BackendError(f"the backend {name!r} is installed, but cannot be imported: {exc}") from exc
+
+
+def checked_backend(candidate: object) -> Backend:
+    """Return a backend instance, if it is one."""
+    wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
+    lacking = [name for name in wanted if not hasattr(candidate, name)]
+    if lacking:
+        raise BackendError(f"{candidate!r} is no backend: it has no {', '.join(lacking)} (see paramsurvey.backends.base)")
+    assert isinstance(candidate, Backend)
+    return candidate
+
+
+def cores(ncores: int | None) -> int:
+    """Return how many cores ``ncores=`` means on this machine; at least 1."""
+    from paramsurvey.backends.multiprocessing.backend import available_cores
+
+    available = available_cores()
+    if ncores is None:
+        return available
+    return ncores if ncores > 0 else max(1, available + ncores)
+
+
+def slots_of(options: Options, backend: Backend) -> int:
+    """Return how many chunks a survey may have under way at once."""
+    if options.ncores is not None and options.backend == "multiprocessing":
+        return cores(options.ncores)
+    return backend.slots()
+
+
+class _Default:
+    """The one default session of the module's functions: the only state that this library keeps in a module."""
+
+    session: Session | None = None
+    lock = threading.Lock()
+
+
+def default_session() -> Session:
+    """Return the default session; open it if nobody has called `init`."""
+    with _Default.lock:
+        if _Default.session is None:
+            _Default.session = Session()
+        return _Default.session
+
+
+def init(**options: Any) -> None:
+    """Open the default session, with options for every survey in it.
+
+    Calling it is not needed: `map` opens a session with the defaults. Calling it again replaces the session.
+
+    Parameters
+    ----------
+    backend : str or Backend, default "multiprocessing"
+        Who computes: ``"multiprocessing"`` (this machine's cores), ``"serial"`` (this process, for debuggers), the name
+        of a backend that an installed package offers, or an instance.
+    verbose : int, default 1
+        Progress on standard error. 0: nothing; 1: every 30 seconds; 2: every second; 3: every action.
+    vstats : int, default 1
+        Performance statistics on standard error, likewise; 3 prints histograms.
+    limit : int, default 0
+        Compute only so many psets. 0: all of them.
+    ncores : int, optional
+        How many cores to use, or, if negative, how many to leave unused. By default all of them.
+    max_tasks_per_child : int, optional
+        After how many psets a worker process is replaced, against memory that leaks. By default never.
+    **options
+        All other options of `map`; also ``pslogger_prefix`` (how the name of the log file begins, by default
+        ``.paramsurvey-``) and ``pslogger_fd`` (an open text stream to write to instead).
+
+    Raises
+    ------
+    OptionError
+        An option is unknown or impossible, or an environment variable (``PARAMSURVEY_VERBOSE`` and so on, which have
+        precedence over everything) cannot be read.
+    BackendError
+        There is no such backend.
+    SessionError
+        A survey is running in the session that should be replaced.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> paramsurvey.init(backend="multiprocessing", ncores=2, verbose=0)
+    >>> paramsurvey.backend()
+    'multiprocessing'
+    """
+    with _Default.lock:
+        if _Default.session is not None and _Default.session.is_busy:
+            raise SessionError("init(): a survey is running in the default session; call init() when it is over")
+        session = Session(**options)
+        if _Default.session is not None:
+            _Default.session.close()
+        _Default.session = session
+
+
+def finalize() -> None:
+    """Close the default session and end its processes; happens by itself when the program ends.
+
+    Raises
+    ------
+    SessionError
+        A survey is running in it.
+    """
+    with _Default.lock:
+        if _Default.session is not None and _Default.session.is_busy:
+            raise SessionError("finalize(): a survey is running in the default session; call it when it is over")
+        if _Default.session is not None:
+            _Default.session.close()
+        _Default.session = None
+
+
+def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
+    """Call a worker for every pset, in parallel, and return the table with the answers.
+
+    Parameters
+    ----------
+    worker : callable
+        ``worker(pset, system_kwargs, user_kwargs)``, under any names; returns a dict of answers, or None. It may be a
+        lambda, a closure, a callable object, a function of a notebook. `pset` is a dict; `system_kwargs` has ``name``,
+        ``raw_stats`` (for `stats.record_wallclock`), ``seed`` (63 bits that depend on ``seed=`` and the pset alone),
+        ``attempt`` (1, or more if it is tried again), and ``out_subdir`` if ``out_subdirs`` was given.
+    psets : list or iterator of dicts, DataFrame, or MapResults
+        The parameter sets.
+    user_kwargs : object, optional
+        Handed to every call; sent to the workers once. Large arrays in it are shared, not copied.
+    name : str, optional
+        What the survey is called; by default the worker's name.
+    timeout : float, optional
+        Seconds that a pset may take; then its worker process is ended, with the programs it has started.
+    retries : int, default 0
+        How many times a pset is tried again after its worker raised.
+    on_failure : {"continue", "stop"}, default "continue"
+        What follows a pset without a result.
+    seed : int, default 0
+        The survey's seed.
+    group_size : int, optional
+        How many psets travel together; by default what suits their duration.
+    out_func : callable, optional
+        ``out_func(user_ret, system_kwargs, user_kwargs)``, called in this process with each result as it comes;
+        ``user_ret`` has the keys ``pset`` and ``result``, or ``pset``, ``exception`` and ``traceback``.
+    keep_results : bool, default True
+        Whether the results are kept for the table.
+    chdir : str, optional
+        The folder in which the workers run; by default the current one.
+    out_subdirs : int, optional
+        Over how many sub-folders the output of the psets is spread: ``system_kwargs["out_subdir"]`` names and makes one.
+    progress_dt : float, optional
+        Seconds between two lines of progress.
+    multiprocessing, ray, mpi : dict, optional
+        What only that backend reads.
+    **options
+        All options of `init`, with precedence over what was given there.
+
+    Returns
+    -------
+    MapResults
+        Results in the order of the psets; and what is missing, and why. No psets give an empty one.
+
+    Raises
+    ------
+    PsetError, WorkerError, OptionError
+        Before anything is computed.
+    Interrupted
+        On Ctrl-C. It is a `KeyboardInterrupt`; its ``results`` has what was finished.
+    SurveyStopped
+        A pset has failed, and ``on_failure="stop"``.
+    WorkerStartError
+        The worker cannot be loaded by the worker processes.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> def area(pset, system_kwargs, user_kwargs):
+    ...     return {"area": pset["width"] * pset["height"]}
+    >>> psets = paramsurvey.params.product({"width": [1, 2], "height": [10, 20]})
+    >>> results = paramsurvey.map(area, psets, verbose=0)
+    >>> results.results
+       width  height  area
+    0      1      10    10
+    1      1      20    20
+    2      2      10    20
+    3      2      20    40
+    """
+    return default_session().map(worker, psets, **options)
+
+
+def stream(worker: Worker, psets: Any, **options: Any) -> Stream:
+    """Call a worker for every pset and yield each finished row, a dict of its parameters and answers, as it comes.
+
+    Leaving the loop ends what is still running. What is missing is in ``.results.missing`` of the stream.
+
+    Parameters
+    ----------
+    worker, psets, **options
+        As for `map`.
+
+    Returns
+    -------
+    Stream
+        An iterator of dicts.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> for row in paramsurvey.stream(lambda pset, system, user: {"b": -pset["a"]}, [{"a": 1}], verbose=0):
+    ...     print(row)
+    {'a': 1, 'b': -1}
+    """
+    return default_session().stream(worker, psets, **options)
+
+
+def backend() -> str:
+    """Return the name of the default session's backend."""
+    return default_session().backend
+
+
+def current_core_count() -> int:
+    """Return how many cores the default session's backend uses."""
+    return default_session().current_core_count()
+
+
+def current_resources() -> dict[str, Any]:
+    """Return what the default session's backend has to compute with, e.g. ``num_cores`` and ``memory`` in bytes."""
+    return default_session().current_resources()

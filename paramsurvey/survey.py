@@ -1,0 +1,307 @@
+"""A survey being run: one stage over one table on one backend, watched by observers.
+
+`Survey` owns what changes while it runs: the dispatcher, the answers, the counts. It is driven by whoever wants its
+rows, in that thread: `Survey.run` for `map()`, `Survey.taken` for `stream()`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+
+from paramsurvey.engine.chunking import Chunker
+from paramsurvey.engine.columns import Pset, psets_of
+from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
+from paramsurvey.engine.loop import Interrupt, InterruptReceived, Loop
+from paramsurvey.engine.records import Failure, TaskOptions
+from paramsurvey.engine.worker import safe_repr
+from paramsurvey.errors import BackendError, Interrupted, OptionError, SurveyStopped, WorkerError, WorkerStartError
+from paramsurvey.interrupts import ctrl_c_calls
+from paramsurvey.observers.events import (
+    Event,
+    Observer,
+    OutFuncFailed,
+    Progressed,
+    RowLost,
+    RowsFinished,
+    SurveyEnded,
+    SurveyStarted,
+)
+from paramsurvey.options import describe
+from paramsurvey.results import MapProgress, MapResults
+from paramsurvey.stats import PerfStats
+from paramsurvey.tables import Answers, Table
+
+if TYPE_CHECKING:
+    from paramsurvey.backends.base import Backend, Published
+    from paramsurvey.stages.map import Map
+
+CANCELLED = Failure("cancelled", "it was not computed, because the survey ended before")
+
+
+@attrs.define
+class Survey:
+    """One worker over one table, while it runs.
+
+    Parameters
+    ----------
+    stage : Map
+        What to call.
+    table : Table
+        The psets.
+    backend : Backend
+        Who calls it.
+    slots : int
+        How many chunks may run at once.
+    observers : sequence of Observer
+        Who is told.
+    """
+
+    stage: Map
+    table: Table
+    backend: Backend
+    slots: int
+    observers: Sequence[Observer] = ()
+    progress: MapProgress = attrs.field(init=False)
+    stats: PerfStats = attrs.field(factory=PerfStats, init=False)
+    _dispatcher: Dispatcher = attrs.field(init=False)
+    _answers: Answers = attrs.field(factory=Answers, init=False)
+    _lost: list[Lost] = attrs.field(factory=list, init=False)
+    _loop: Loop | None = attrs.field(default=None, init=False)
+    _began: float = attrs.field(factory=time.monotonic, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        options = self.stage.options
+        if options.timeout is not None and not self.backend.can_kill:
+            raise OptionError(
+                f"timeout={options.timeout:g}: the backend {self.backend.name!r} cannot end a running worker; leave "
+                "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
+            )
+        chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
+        self._dispatcher = Dispatcher(self.table.count, chunker, retries=options.retries)
+        self.progress = MapProgress(total=self.table.count)
+
+    def run(self) -> MapResults:
+        """Run to the end and return what came of it."""
+        for _ in self.taken():
+            pass
+        return self.results()
+
+    def taken(self) -> Iterator[Taken]:
+        """Yield the rows that have come back, as they come; their answers are kept unless the user wanted otherwise.
+
+        Raises
+        ------
+        Interrupted, SurveyStopped, WorkerStartError
+            With what was finished until then in `results`.
+        """
+        self._tell(self._started())
+        reason = "left"
+        try:
+            with self._published() as handle:
+                yield from self._drive(handle)
+            reason = ""
+        except Exception as exc:
+            reason = f"{type(exc).__name__}: {exc}"
+            raise
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise
+        finally:
+            self._count()
+            seconds = time.monotonic() - self._began
+            self._tell(SurveyEnded(self.stage.name, self.progress, self.stats, seconds, reason))
+
+    def _published(self) -> _Publication:
+        return _Publication(self.backend, self.stage)
+
+    def _drive(self, handle: Published) -> Iterator[Taken]:
+        options = self.stage.options
+        task = TaskOptions(
+            timeout=options.timeout,
+            max_tasks=options.max_tasks_per_child,
+            backend_options=getattr(options, self.backend.name, {}),
+        )
+        self._loop = loop = Loop(self.backend, self._dispatcher, handle, self.table.rows, task, self.slots)
+        news = loop.run()
+        try:
+            while True:
+                with ctrl_c_calls(lambda: loop.inbox.put(Interrupt()), _OUT_FUNC):
+                    item = next(news, _END)
+                    taken = None if item is _END else self._note(item)  # type: ignore[arg-type]
+                if item is _END:
+                    break
+                if taken is not None:
+                    yield taken
+        except (InterruptReceived, KeyboardInterrupt) as exc:
+            news.close()
+            raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
+        finally:
+            news.close()
+        if self._dispatcher.cannot_start:
+            raise WorkerStartError(self._why_no_start(), self.results())
+
+    def _note(self, item: Taken | Lost | None) -> Taken | None:
+        """Take note of what the loop brought; return it if there are rows in it."""
+        self._count()
+        taken = None
+        if isinstance(item, Taken):
+            self._note_rows(item)
+            taken = item
+        elif isinstance(item, Lost):
+            self._note_lost(item)
+        self._tell(Progressed(self.stage.name, self.progress, self.stats))
+        return taken
+
+    def _note_rows(self, taken: Taken) -> None:
+        part = taken.part
+        if self.stage.options.keep_results:
+            self._answers.add(taken.start, part)
+        self.stats.add(self.stage.name, part.seconds, part.counts)
+        if part.raw_stats:
+            self._note_stats(part.raw_stats)
+        self._tell(RowsFinished(self.stage.name, taken.start, taken.start + part.count))
+        for lost in taken.lost:
+            self._note_lost(lost)
+        if self.stage.options.out_func is not None:
+            for pset, answer in self.rows_of(taken):
+                self._call_out_func({"pset": pset, "result": answer})
+
+    def _note_stats(self, raw_stats: dict[str, list[float]]) -> None:
+        try:
+            self.stats.combine_stats(raw_stats)
+        except OptionError as exc:  # the worker put something else there; its answers are none the worse for it
+            self._tell(OutFuncFailed(self.stage.name, f"raw_stats cannot be used: {exc}", ""))
+
+    def _note_lost(self, lost: Lost) -> None:
+        self._lost.append(lost)
+        failure = lost.failure
+        self.progress.exceptions += failure.kind == "raised"
+        pset = self.table.pset(lost.row)
+        self._tell(RowLost(self.stage.name, lost.row, pset, failure, lost.attempts))
+        if self.stage.options.out_func is not None:
+            self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
+        if self.stage.options.on_failure == "stop":
+            raise SurveyStopped(
+                f"{self.stage.name}: pset {lost.row} is missing ({failure.kind}), and on_failure='stop': {failure.text}",
+                self.results(),
+            )
+
+    def rows_of(self, taken: Taken) -> Iterator[tuple[Pset, Pset]]:
+        """Make the psets and the answers of rows that have come back."""
+        part = taken.part
+        failed = {row for row, _ in part.failures}
+        rows = [row for row in range(part.first, part.first + part.count) if row not in failed]
+        offset = taken.start - part.first
+        answers = psets_of(part.keys, part.columns, len(rows))
+        for row, answer in zip(rows, answers, strict=True):
+            yield self.table.pset(offset + row), answer
+
+    def _call_out_func(self, user_ret: dict[str, Any]) -> None:
+        options = self.stage.options
+        assert options.out_func is not None
+        system_kwargs = {
+            "name": self.stage.name,
+            "verbose": options.verbose,
+            "vstats": options.vstats,
+            "limit": options.limit,
+            "progress": self.progress,
+        }
+        try:
+            options.out_func(user_ret, system_kwargs, options.user_kwargs)
+        except Exception as exc:  # noqa: BLE001 - the survey outlives what its user's function raises
+            self.progress.exceptions += 1
+            self._tell(OutFuncFailed(self.stage.name, safe_repr(exc), traceback.format_exc()))
+
+    def results(self) -> MapResults:
+        """Return what is finished, and as missing all that is not."""
+        rows, answers = self._answers.finish(self.table.count)
+        kept = self.stage.options.keep_results
+        finished = self.table.take(rows) if kept else self.table.take(np.empty(0, dtype=np.int64))
+        lost = sorted((*self._lost, *self._cancelled()), key=lambda one: one.row)
+        return MapResults(
+            table=finished.beside(answers) if kept else finished,
+            psets=self.table.take(np.array([one.row for one in lost], dtype=np.int64)),
+            lost=lost,
+            progress=attrs.evolve(self.progress, active=0),
+            stats=self.stats,
+            name=self.stage.name,
+        )
+
+    def _cancelled(self) -> Iterator[Lost]:
+        for rows in self._dispatcher.remaining():
+            for row in rows:
+                yield Lost(row, CANCELLED, self._dispatcher.attempts(row))
+
+    def _count(self) -> None:
+        self.progress.active = self._dispatcher.active
+        self.progress.finished = self._dispatcher.finished
+        self.progress.failures = self._dispatcher.failures
+
+    def _interrupted(self) -> Interrupted:
+        assert self._loop is not None
+        for item in self._loop.drain():
+            if item is not None and self.stage.options.keep_results:
+                assert isinstance(item, Taken)
+                self._answers.add(item.start, item.part)
+                self._lost += item.lost
+        self._count()
+        finished = f"{self.progress.finished} of {self.progress.total} psets were finished"
+        return Interrupted(f"{self.stage.name}: interrupted; {finished}, and are in this exception's results", self.results())
+
+    def _why_no_start(self) -> str:
+        return (
+            f"{self.stage.name}: the worker cannot be started ({self._dispatcher.start_error}); "
+            "what it needs must be importable by the worker processes"
+        )
+
+    def _started(self) -> SurveyStarted:
+        name, options = self.stage.name, self.stage.options
+        return SurveyStarted(name, self.table.count, self.backend.name, self.slots, describe(options))
+
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            observer.see(event)
+
+
+_OUT_FUNC = frozenset({Survey._call_out_func.__code__})
+_END = object()
+
+
+@attrs.define
+class _Publication:
+    """The stage's constants, published for as long as the survey runs."""
+
+    backend: Backend
+    stage: Map
+    _handle: Published | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> Published:
+        work = self.stage.work(self.stage.options.chdir or _current_folder())
+        try:
+            self._handle = self.backend.publish(work)
+        except BackendError:
+            raise
+        except Exception as exc:
+            raise WorkerError(
+                f"{self.stage.name}: the worker or its user_kwargs cannot be pickled for the backend "
+                f"{self.backend.name!r}: {exc}"
+            ) from exc
+        return self._handle
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._handle is not None:
+            self._handle.close()
+
+
+def _current_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed: the workers stay where they are
+        return None

@@ -1,0 +1,288 @@
+"""Tables: the psets of a survey as columns, its answers as columns, and the frames that users see.
+
+`PsetTable` is what a survey begins with, `Answers` collects what comes back, `Table` is what it ends with. In a `Table`
+every value is the object that went in; only its `frame` decides on dtypes, once, from all the values of a column.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import attrs
+import numpy as np
+import pandas as pd
+
+from paramsurvey.engine.columns import (
+    HOLE,
+    RESERVED,
+    Column,
+    Hole,
+    Keys,
+    Pset,
+    columns_of,
+    cut,
+    has_holes,
+    pack,
+    psets_of,
+    unpack,
+)
+from paramsurvey.engine.records import ChunkRows, Part
+from paramsurvey.errors import PsetError
+from paramsurvey.params import _exact_column
+
+_WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the results of another survey"
+
+
+@attrs.frozen(eq=False)
+class Table:
+    """Columns of values, exactly as they were given; a row that lacks a key has `HOLE` there.
+
+    Attributes
+    ----------
+    keys : tuple
+        The names of the columns.
+    columns : list
+        Their values (`engine.columns`).
+    count : int
+        The number of rows.
+    index : Index or None
+        Their labels, if they have any.
+    typed : DataFrame or None
+        The same rows as the user's own frame, where they came from one: its dtypes are kept.
+    """
+
+    keys: Keys
+    columns: list[Column]
+    count: int
+    index: pd.Index[Any] | None = None
+    typed: pd.DataFrame | None = None
+
+    def dicts(self) -> Iterator[Pset]:
+        """Make a dict of each row, without its holes."""
+        return psets_of(self.keys, self.columns, self.count)
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
+        return ChunkRows(self.keys, cut(self.columns, start, stop), stop - start, attempt)
+
+    def pset(self, row: int) -> Pset:
+        """Make the dict of one row."""
+        return next(psets_of(self.keys, cut(self.columns, row, row + 1), 1))
+
+    def take(self, rows: np.ndarray[Any, Any] | None) -> Table:
+        """Return these rows; None for all of them."""
+        if rows is None:
+            return self
+        return Table(
+            self.keys,
+            [_taken(column, rows) for column in self.columns],
+            len(rows),
+            None if self.index is None else self.index.take(rows),
+            None if self.typed is None else self.typed.take(rows),
+        )
+
+    def beside(self, other: Table) -> Table:
+        """Return a table with these columns and those of another one of the same length."""
+        typed = self.typed
+        if typed is not None and other.keys:
+            typed = _joined_frames(typed, other.frame(index=typed.index))
+        elif typed is not None:
+            typed = typed.copy(deep=False)
+        return Table(self.keys + other.keys, self.columns + other.columns, self.count, self.index, typed)
+
+    def frame(self, index: pd.Index[Any] | None = None) -> pd.DataFrame:
+        """Make the DataFrame."""
+        if self.typed is not None:
+            return self.typed.copy(deep=False)
+        if index is None:
+            index = pd.RangeIndex(self.count) if self.index is None else self.index
+        return frame_of(self.keys, [typed_column(column) for column in self.columns], index)
+
+
+def frame_of(keys: Keys, columns: Sequence[pd.Series[Any]], index: pd.Index[Any]) -> pd.DataFrame:
+    """Put columns side by side, under names of any kind, without copying them."""
+    bare = {position: column.set_axis(index) for position, column in enumerate(columns)}
+    frame = pd.DataFrame(bare, index=index, copy=False)
+    frame.columns = labels_of(keys)
+    return frame
+
+
+def labels_of(keys: Keys) -> pd.Index[Any]:
+    """Return column labels that are exactly these names: no rounding among numbers, no levels for tuples."""
+    labels = _exact_column(list(keys))
+    return pd.Index(labels, dtype=labels.dtype, tupleize_cols=False)
+
+
+def _joined_frames(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    if isinstance(left.columns, pd.MultiIndex):
+        return left.join(right)
+    columns = [left.iloc[:, i] for i in range(left.shape[1])] + [right.iloc[:, i] for i in range(right.shape[1])]
+    joined = frame_of((*left.columns, *right.columns), columns, left.index)
+    joined.columns.name = left.columns.name
+    return joined
+
+
+def typed_column(column: Column) -> pd.Series[Any]:
+    """Decide on the dtype of a column, from all its values.
+
+    Without holes: the rule of `params.product`. With holes: integers become pandas' nullable integers, bools its
+    nullable booleans; any other dtype has NaN there.
+    """
+    if isinstance(column, array):
+        return pd.Series(np.frombuffer(column, dtype=np.dtype(column.typecode)), copy=False)
+    if isinstance(column, np.ndarray):
+        return pd.Series(column, copy=False)
+    if not has_holes(column):
+        return _exact_column(column)
+    present = [position for position, value in enumerate(column) if value is not HOLE]
+    series = _exact_column([column[position] for position in present])
+    if series.dtype.kind in "iub" and isinstance(series.dtype, np.dtype):
+        series = series.convert_dtypes()
+    series.index = pd.Index(present, dtype=np.int64)
+    return series.reindex(range(len(column)))
+
+
+def _taken(column: Column, rows: np.ndarray[Any, Any]) -> Column:
+    if isinstance(column, array):
+        return array(column.typecode, np.frombuffer(column, dtype=np.dtype(column.typecode)).take(rows).tobytes())
+    if isinstance(column, np.ndarray):
+        return column.take(rows)
+    return [column[row] for row in rows.tolist()]
+
+
+def table_of(psets: Any, limit: int | None = None) -> Table:
+    """Turn whatever the user has as psets into a table; at most `limit` of them.
+
+    Raises
+    ------
+    PsetError
+        They are no psets, one of them is no dict, or a column has a name twice or a name of ours.
+    """
+    given = getattr(psets, "table", None)
+    if isinstance(given, Table):
+        table = given if limit is None or limit >= given.count else given.take(np.arange(limit))
+    elif isinstance(psets, pd.DataFrame):
+        table = _table_of_frame(psets if limit is None else psets.iloc[:limit])
+    else:
+        table = _table_of_dicts(psets, limit)
+    reserved = RESERVED.intersection(table.keys)
+    if reserved:
+        raise PsetError(
+            f"the psets have a column {min(reserved)!r}, which is the name of one of our own columns: rename it; "
+            f"or, if these are the missing psets of another survey, use its missing_psets()"
+        )
+    return table
+
+
+def _table_of_frame(frame: pd.DataFrame) -> Table:
+    if not frame.columns.is_unique:
+        twice = list(frame.columns[frame.columns.duplicated()].unique())
+        raise PsetError(f"the psets have more than one column {', '.join(map(repr, twice))}: rename them")
+    columns = [_values_of(frame.iloc[:, position]) for position in range(frame.shape[1])]
+    return Table(tuple(frame.columns), columns, len(frame), frame.index, frame.copy(deep=False))
+
+
+def _values_of(series: pd.Series[Any]) -> Column:
+    """Return a frame's column as the Python values that a worker sees."""
+    if series.dtype in (np.dtype(np.int64), np.dtype(np.float64)):
+        values = array("q" if series.dtype.kind == "i" else "d")
+        values.frombytes(np.ascontiguousarray(series.to_numpy()).view(np.uint8))
+        return values
+    return pack(list(series))
+
+
+def _table_of_dicts(psets: Any, limit: int | None) -> Table:
+    if isinstance(psets, Mapping):
+        raise PsetError(
+            f"the psets are one {type(psets).__name__} with the keys {_some(psets)}: wrap a single pset in a list, "
+            "or make all combinations of lists of values with params.product()"
+        )
+    if isinstance(psets, str | bytes) or not isinstance(psets, Iterable):
+        raise PsetError(f"the psets are {_short(psets)}, a {type(psets).__name__}: {_WHAT_PSETS_ARE}")
+    rows = list(psets) if limit is None else list(islice(psets, limit))
+    if set(map(type, rows)) - {dict}:
+        rows = [_as_dict(row, position) for position, row in enumerate(rows)]
+    keys, columns = columns_of(rows)
+    return Table(keys, columns, len(rows))
+
+
+def _as_dict(row: Any, position: int) -> dict[Hashable, Any]:
+    if isinstance(row, Mapping):
+        return dict(row)
+    raise PsetError(f"pset {position} is {_short(row)}, a {type(row).__name__}, not a dict: {_WHAT_PSETS_ARE}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _some(keys: Iterable[Hashable]) -> str:
+    names = [repr(key) for key in islice(keys, 6)]
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+@attrs.define
+class Answers:
+    """Collects the parts of a survey as they come, in any order, and makes one table of them."""
+
+    _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)
+
+    def add(self, start: int, part: Part) -> None:
+        """Add a part whose first row is `start`."""
+        self._parts.append((start, part))
+
+    def finish(self, total: int) -> tuple[np.ndarray[Any, Any] | None, Table]:
+        """Return which rows have answers (None: all of `total`), and the answers in the order of the rows."""
+        parts = sorted(self._parts, key=lambda item: item[0])
+        rows = _answered(parts, total)
+        keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
+        columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
+        return rows, Table(keys, columns, total if rows is None else len(rows))
+
+
+def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any] | None:
+    if not any(part.failures for _, part in parts) and sum(part.count for _, part in parts) == total:
+        return None
+    rows: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=np.int64)]
+    for start, part in parts:
+        numbers = np.arange(start, start + part.count)
+        failed = [row - part.first for row, _ in part.failures]
+        rows.append(np.delete(numbers, failed))
+    return np.concatenate(rows)
+
+
+def _column_of(part: Part, key: Hashable) -> Column:
+    if key in part.keys:
+        return part.columns[part.keys.index(key)]
+    return [HOLE] * (part.count - len(part.failures))
+
+
+def _concatenated(columns: list[Column]) -> Column:
+    columns = [column for column in columns if len(column)]
+    kinds = {_kind(column) for column in columns}
+    if len(kinds) == 1 and isinstance(columns[0], array):
+        whole = array(columns[0].typecode)
+        for column in columns:
+            whole += column  # type: ignore[arg-type]
+        return whole
+    if len(kinds) == 1 and isinstance(columns[0], np.ndarray):
+        return np.concatenate(columns)
+    values: list[Any] = []
+    for column in columns:
+        values += unpack(column)
+    return values
+
+
+def _kind(column: Column) -> str:
+    if isinstance(column, array):
+        return column.typecode
+    return str(column.dtype) if isinstance(column, np.ndarray) else "objects"
+
+
+def count_holes(column: Column) -> int:
+    """Return how many rows lack this key."""
+    return sum(type(value) is Hole for value in column) if isinstance(column, list) else 0

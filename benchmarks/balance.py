@@ -13,21 +13,17 @@ from benchmarks import peers, workers
 from benchmarks.figures import OURS, Bound, Effort, Figure, interleave, show
 from benchmarks.workers import Pset
 
-AS_THEY_CHUNK: dict[str, peers.Opener] = {
-    "Pool.map": peers.pool_map,
-    "mpire": peers.mpire_map,
-    "joblib": peers.joblib_parallel,
-}
+IN_A_HURRY: dict[str, peers.Opener] = {"Pool.map": peers.pool_map, "joblib": peers.joblib_parallel}
+AS_THEY_CHUNK: dict[str, peers.Opener] = {**IN_A_HURRY, "mpire": peers.mpire_map}
 
 
 def balance(effort: Effort) -> list[Figure]:
     """Line 4: the ideal time divided by the time taken."""
-    rounds = effort.choose(full=5, quick=1)
     equal = np.full(effort.choose(full=3_000, quick=1_500), 0.001)
     unequal = lognormal_seconds(1_000)
     return [
-        _efficiency(f"{len(equal):,} psets of 1 ms", equal, rounds),
-        _efficiency(f"{len(unequal):,} psets of lognormal times (sigma 1.5, mean 5 ms)", unequal, rounds),
+        _efficiency(f"{len(equal):,} psets of 1 ms", equal, effort),
+        _efficiency(f"{len(unequal):,} psets of lognormal times (sigma 1.5, mean 5 ms)", unequal, effort),
     ]
 
 
@@ -42,18 +38,21 @@ def ideal_makespan(seconds: Sequence[float]) -> float:
     return max(sum(seconds) / peers.WORKERS, max(seconds))
 
 
-def _efficiency(name: str, durations: np.ndarray[tuple[int], np.dtype[np.float64]], rounds: int) -> Figure:
+def _efficiency(name: str, durations: np.ndarray[tuple[int], np.dtype[np.float64]], effort: Effort) -> Figure:
     seconds = durations.tolist()
     psets = [{"seconds": each} for each in seconds]
     with ExitStack() as stack:
-        opened = peers.opened(stack, AS_THEY_CHUNK)
+        opened = peers.opened(stack, effort.choose(full=AS_THEY_CHUNK, quick=IN_A_HURRY))
         contenders: dict[str, Callable[[Sequence[Pset]], pd.DataFrame]] = {
             name: partial(_table, peer) for name, peer in opened.items()
         }
         if our_map := peers.opened_ours(stack):
             contenders[OURS] = lambda psets: our_map(workers.last, psets)
         timings = interleave(
-            contenders, rounds=rounds, given=lambda: psets, check=lambda table: table["lasted"].tolist() == seconds
+            contenders,
+            rounds=effort.choose(full=5, quick=1),
+            given=lambda: psets,
+            check=lambda table: table["lasted"].tolist() == seconds,
         )
     ideal = ideal_makespan(seconds)
     show(f"{name}; ideal {ideal * 1e3:.2f} ms", timings)

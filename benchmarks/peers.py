@@ -105,9 +105,10 @@ def why_not_ours() -> str | None:
     """Say what keeps ours from being measured; None if nothing does."""
     try:
         paramsurvey = importlib.import_module("paramsurvey")
+        has_session = hasattr(paramsurvey, "Session")  # it is imported at the first look
     except ImportError as error:
         return f"paramsurvey cannot be imported: {error}"
-    return None if hasattr(paramsurvey, "Session") else "paramsurvey has no Session yet"
+    return None if has_session else "this paramsurvey has no Session"
 
 
 def is_installed(name: str) -> bool:

@@ -2,8 +2,8 @@
 
 Python raises `KeyboardInterrupt` between any two bytecodes of the main thread; in the middle of the engine it could lose
 a finished pset. So while a survey runs, Ctrl-C puts a message into the loop's inbox. Only if the main thread is inside
-code of the user's (``out_func``, a worker of the serial backend) is that interrupted at once, and a second Ctrl-C always
-interrupts at once. Somebody else's handler of SIGINT is left alone.
+code of the user's (``out_func``, a worker of the serial backend) is that interrupted at once; and the third Ctrl-C
+interrupts whatever runs. Somebody else's handler of SIGINT is left alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from paramsurvey.engine.records import SurveyInterrupt
 from paramsurvey.engine.worker import ChunkRun
 
 
+IMPATIENT = 3
+"""So many times has somebody pressed Ctrl-C who no longer cares what is lost."""
+
+
 @contextmanager
-def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[None]:
-    """Within the context, have Ctrl-C call `notify`; below the `entrances` it raises `SurveyInterrupt`, too."""
+def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[bool]:
+    """Within the context, have Ctrl-C call `notify`; below the `entrances` it raises `SurveyInterrupt`, too.
+
+    The context is whether no `KeyboardInterrupt` can strike this thread elsewhere.
+    """
     if not _ours_to_handle():
-        yield
+        yield threading.current_thread() is not threading.main_thread()
         return
     user_code = entrances | {ChunkRun._call.__code__, ChunkRun._run_again.__code__}
     times = 0
@@ -31,12 +38,12 @@ def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> 
         nonlocal times
         times += 1
         notify()
-        if times > 1 or _is_below(frame, user_code):
+        if times >= IMPATIENT or _is_below(frame, user_code):
             raise SurveyInterrupt
 
     signal.signal(signal.SIGINT, handle)
     try:
-        yield
+        yield True
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

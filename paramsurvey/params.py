@@ -283,7 +283,7 @@ def _column(name: Hashable, values: object, where: str) -> Column:
     if isinstance(values, pd.Index):
         return values.to_series(index=pd.RangeIndex(len(values)))
     if isinstance(values, pd.api.extensions.ExtensionArray):
-        return pd.Series(values)
+        return pd.Series(values, dtype=values.dtype)
     if isinstance(values, np.ma.MaskedArray):
         return _exact_column(values.tolist())  # where masked: None
     # Subclasses of arrays know more than their numbers, a unit perhaps: their items keep it, a column would not.

@@ -23,6 +23,7 @@ from paramsurvey.observers.terminal import Terminal
 from paramsurvey.options import Options, check, resolve, unknown_variables
 
 if TYPE_CHECKING:
+    from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.results import MapProgress, MapResults
     from paramsurvey.survey import Survey
     from paramsurvey.workers import Worker
@@ -154,19 +155,23 @@ class Stream:
 
     def __init__(self, session: Session, survey: Survey) -> None:
         self._survey = survey
-        self._rows = self._run(session)
+        self._taken = self._run(session)
+        self._rows: Iterator[tuple[dict[Hashable, Any], dict[Hashable, Any]]] = iter(())
 
-    def _run(self, session: Session) -> Iterator[dict[Hashable, Any]]:
+    def _run(self, session: Session) -> Iterator[Taken]:
         with session._counted():
-            for taken in self._survey.taken():
-                for pset, answer in self._survey.rows_of(taken):
-                    yield pset | answer
+            yield from self._survey.taken()
 
     def __iter__(self) -> Iterator[dict[Hashable, Any]]:
         return self
 
     def __next__(self) -> dict[Hashable, Any]:
-        return next(self._rows)
+        while (row := next(self._rows, None)) is None:
+            with self._survey.interruptible():
+                taken = next(self._taken)
+            self._rows = self._survey.rows_of(taken)
+        pset, answer = row
+        return pset | answer
 
     def __enter__(self) -> Stream:
         return self
@@ -188,7 +193,7 @@ class Stream:
 
     def close(self) -> None:
         """End what is still running."""
-        self._rows.close()  # type: ignore[attr-defined]
+        self._taken.close()  # type: ignore[attr-defined]
 
 
 def open_backend(name: str, options: Options) -> Backend:

@@ -36,7 +36,7 @@ _HALF = 1 << (_FIGURES_BITS - 1)  # bins of one width, after the first
 _TOO_LONG = 2.0**32  # seconds, 136 years: sums of longer times would not fit 64 bits
 _TOO_MANY = 2**30  # psets in one addition: the same
 _TICKS = 2**60  # sums are counted in such parts of a second
-_HALF_TICKS = 2**30
+_HALF_TICKS = 2.0**30  # its square root
 _FEW = 16  # times; from here on numpy pays
 _BLOCK = 16_384  # times that numpy takes at once: what it makes of them stays in the processor's cache
 _PERCENTILES = (50, 90, 95, 99)
@@ -513,7 +513,7 @@ def _few_times(name: str, seconds: Seconds, counts: Counts | None) -> _Times:
 
 
 def _bin(seconds: float) -> int:
-    """Number the bins from the shortest on.
+    """Find the number of the bin, counted from the shortest.
 
     The first 2048 are a microsecond wide, and every further 1024 twice as wide as those before: so are the counters of
     an HdrHistogram arranged (https://hdrhistogram.github.io/HdrHistogram).
@@ -679,7 +679,8 @@ def _readable(seconds: float) -> str:
         value = float(f"{seconds / size:.3g}")
         if abs(value) >= 1:
             return f"{value:g} {unit}"
-    return f"{value:g} {unit}" if value else "0 s"
+    nanoseconds = round(seconds * 1e9)  # no clock knows less
+    return f"{nanoseconds / 1000:g} us" if nanoseconds else "0 s"
 
 
 def _write(lines: Iterable[str], file: TextIO | None) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import time
 import traceback
+from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,7 +20,7 @@ import numpy as np
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
-from paramsurvey.engine.loop import Interrupt, InterruptReceived, Loop
+from paramsurvey.engine.loop import InterruptReceived, Loop
 from paramsurvey.engine.records import Failure, TaskOptions
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError, Interrupted, OptionError, SurveyStopped, WorkerError, WorkerStartError
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
     from paramsurvey.stages.map import Map
 
+PROGRESS_SECONDS = 0.1
+MOST_UNCOUNTED = 10_000
 CANCELLED = Failure("cancelled", "it was not computed, because the survey ended before")
 
 
@@ -75,6 +79,10 @@ class Survey:
     _lost: list[Lost] = attrs.field(factory=list, init=False)
     _loop: Loop | None = attrs.field(default=None, init=False)
     _began: float = attrs.field(factory=time.monotonic, init=False)
+    _tell_at: float = attrs.field(default=0.0, init=False)
+    _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
+    _seconds: array[float] = attrs.field(factory=lambda: array("d"), init=False)  # measured, and not yet in `stats`:
+    _counts: array[int] = attrs.field(factory=lambda: array("q"), init=False)  # one addition costs 80 us
 
     def __attrs_post_init__(self) -> None:
         options = self.stage.options
@@ -89,9 +97,24 @@ class Survey:
 
     def run(self) -> MapResults:
         """Run to the end and return what came of it."""
-        for _ in self.taken():
-            pass
+        with self.interruptible():
+            for _ in self.taken():
+                pass
         return self.results()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """While the rows are waited for, have Ctrl-C end the survey and not strike in the middle of something."""
+        with ctrl_c_calls(self._interrupt, _OUT_FUNC) as sheltered:
+            self._sheltered = sheltered
+            try:
+                yield
+            finally:
+                self._sheltered = False
+
+    def _interrupt(self) -> None:
+        if self._loop is not None:
+            self._loop.interrupt()
 
     def taken(self) -> Iterator[Taken]:
         """Yield the rows that have come back, as they come; their answers are kept unless the user wanted otherwise.
@@ -104,7 +127,7 @@ class Survey:
         self._tell(self._started())
         reason = "left"
         try:
-            with self._published() as handle:
+            with _Publication(self.backend, self.stage) as handle:
                 yield from self._drive(handle)
             reason = ""
         except Exception as exc:
@@ -118,9 +141,6 @@ class Survey:
             seconds = time.monotonic() - self._began
             self._tell(SurveyEnded(self.stage.name, self.progress, self.stats, seconds, reason))
 
-    def _published(self) -> _Publication:
-        return _Publication(self.backend, self.stage)
-
     def _drive(self, handle: Published) -> Iterator[Taken]:
         options = self.stage.options
         task = TaskOptions(
@@ -128,17 +148,18 @@ class Survey:
             max_tasks=options.max_tasks_per_child,
             backend_options=getattr(options, self.backend.name, {}),
         )
-        self._loop = loop = Loop(self.backend, self._dispatcher, handle, self.table.rows, task, self.slots)
-        news = loop.run()
+        self._loop = Loop(
+            self.backend, self._dispatcher, handle, self.table.rows, task, self.slots, lambda: self._sheltered
+        )
+        news = self._loop.run()
         try:
-            while True:
-                with ctrl_c_calls(lambda: loop.inbox.put(Interrupt()), _OUT_FUNC):
-                    item = next(news, _END)
-                    taken = None if item is _END else self._note(item)  # type: ignore[arg-type]
-                if item is _END:
-                    break
-                if taken is not None:
-                    yield taken
+            for item in news:
+                if isinstance(item, Taken):
+                    self._note_rows(item)
+                    yield item
+                elif isinstance(item, Lost):
+                    self._note_lost(item)
+                self._tell_progress()
         except (InterruptReceived, KeyboardInterrupt) as exc:
             news.close()
             raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
@@ -147,29 +168,29 @@ class Survey:
         if self._dispatcher.cannot_start:
             raise WorkerStartError(self._why_no_start(), self.results())
 
-    def _note(self, item: Taken | Lost | None) -> Taken | None:
-        """Take note of what the loop brought; return it if there are rows in it."""
-        self._count()
-        taken = None
-        if isinstance(item, Taken):
-            self._note_rows(item)
-            taken = item
-        elif isinstance(item, Lost):
-            self._note_lost(item)
-        self._tell(Progressed(self.stage.name, self.progress, self.stats))
-        return taken
+    def _tell_progress(self) -> None:
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + (0.0 if self.stage.options.verbose >= 3 else PROGRESS_SECONDS)
+            self._count()
+            self._tell(Progressed(self.stage.name, self.progress, self.stats))
 
     def _note_rows(self, taken: Taken) -> None:
-        part = taken.part
-        if self.stage.options.keep_results:
+        part, options = taken.part, self.stage.options
+        if options.keep_results:
             self._answers.add(taken.start, part)
-        self.stats.add(self.stage.name, part.seconds, part.counts)
+        self._seconds.extend(part.seconds)
+        self._counts.extend(part.counts)
+        if len(self._seconds) >= MOST_UNCOUNTED:
+            self._count()
         if part.raw_stats:
             self._note_stats(part.raw_stats)
-        self._tell(RowsFinished(self.stage.name, taken.start, taken.start + part.count))
+        if options.verbose >= 3:
+            self._tell(RowsFinished(self.stage.name, taken.start, taken.start + part.count))
         for lost in taken.lost:
             self._note_lost(lost)
-        if self.stage.options.out_func is not None:
+        if options.out_func is not None:
+            self._count()
             for pset, answer in self.rows_of(taken):
                 self._call_out_func({"pset": pset, "result": answer})
 
@@ -240,6 +261,9 @@ class Survey:
                 yield Lost(row, CANCELLED, self._dispatcher.attempts(row))
 
     def _count(self) -> None:
+        """Bring `progress` and `stats` up to date."""
+        self.stats.add(self.stage.name, self._seconds, self._counts)
+        self._seconds, self._counts = array("d"), array("q")
         self.progress.active = self._dispatcher.active
         self.progress.finished = self._dispatcher.finished
         self.progress.failures = self._dispatcher.failures
@@ -271,7 +295,6 @@ class Survey:
 
 
 _OUT_FUNC = frozenset({Survey._call_out_func.__code__})
-_END = object()
 
 
 @attrs.define

@@ -14,6 +14,7 @@ process dies again there is no doubt about the culprit.
 from __future__ import annotations
 
 from collections import deque
+from operator import mul
 
 import attrs
 
@@ -158,7 +159,7 @@ class Dispatcher:
     def returned(self, flight: Flight, part: Part) -> Taken | None:
         """A part of a flight has come; return what was taken of it."""
         self._starts_failed = 0
-        seconds = sum(mean * count for mean, count in zip(part.seconds, part.counts, strict=True))
+        seconds = sum(map(mul, part.seconds, part.counts))
         self.chunker.learn(part.count, seconds, part.size)
         count = min(part.count, flight.limit - part.first)
         if flight not in self._flights or count <= 0:

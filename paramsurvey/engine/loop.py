@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import queue
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -29,6 +29,8 @@ IDLE_SECONDS = 0.02
 """After so long with a free slot and nothing to send, rows are taken back from those who have several."""
 
 TICK_SECONDS = 0.5
+QUEUED = 4
+"""So many chunks may be at a slot, one running and the others behind it, if all are over in no time."""
 
 
 @attrs.frozen
@@ -36,7 +38,21 @@ class Interrupt:
     """A message: somebody wants the survey to end now."""
 
 
-Inbox: TypeAlias = "queue.SimpleQueue[tuple[Flight, Any] | Interrupt]"
+Message: TypeAlias = "tuple[Flight, Any] | Interrupt"
+Inbox: TypeAlias = "queue.SimpleQueue[Message]"
+
+
+@runtime_checkable
+class Drivable(Protocol):
+    """A backend whose own work can be done by the thread that waits for it: that spares a change of threads."""
+
+    def drive(self, until: Callable[[], object], timeout: float) -> None:
+        """Complete futures until `until` returns something true, or for so many seconds."""
+        ...
+
+    def wake(self) -> None:
+        """Have `drive` look at `until` now; may be called by any thread and by a signal handler."""
+        ...
 
 
 class InterruptReceived(Exception):
@@ -61,6 +77,9 @@ class Loop:
         What the backend is told about every submission, but for what differs from one to the next.
     slots : int, optional
         How many chunks may run at once; by default as many as the backend has room for.
+    may_drive : callable
+        Tells whether this thread may do the backend's own work while it waits (`Drivable`): not if an exception could
+        strike it in the middle.
     """
 
     backend: Backend
@@ -69,8 +88,13 @@ class Loop:
     rows_of: Callable[[int, int, int], ChunkRows]
     options: TaskOptions
     slots: int | None = None
+    may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
     _futures: dict[Flight, Future[Any]] = attrs.field(factory=dict, init=False)
+    _drivable: Drivable | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._drivable = self.backend if isinstance(self.backend, Drivable) else None
 
     def run(self) -> Iterator[Taken | Lost | None]:
         """Yield what is finished and what is lost as it comes, and None now and then when nothing does.
@@ -80,85 +104,84 @@ class Loop:
         try:
             while not self.dispatcher.done and not self.dispatcher.cannot_start:
                 self._fill()
-                yield from self._collect()
+                message = self._wait()
+                if message is None:
+                    yield None
+                while message is not None:
+                    yield from self._deal_with(message)
+                    message = self.inbox.get() if self.inbox.qsize() else None
         finally:
             for future in self._futures.values():
                 self.backend.kill(future)
 
+    def interrupt(self) -> None:
+        """Have `run` raise `InterruptReceived`; may be called by any thread and by a signal handler."""
+        self.inbox.put(Interrupt())
+        if self._drivable is not None:
+            self._drivable.wake()
+
     def _fill(self) -> None:
-        """Send chunks while there is room and something to send."""
+        """Send chunks while there is room and something to send; to busy slots only if they are trifling."""
         slots = self.slots or self.backend.slots()
-        while self._has_room(slots):
+        while len(self._futures) < slots or (len(self._futures) < QUEUED * slots and self.dispatcher.can_queue):
             flight = self.dispatcher.take()
             if flight is None:
                 return
             self._submit(flight, may_queue=len(self._futures) >= slots)
 
-    def _has_room(self, slots: int) -> bool:
-        """Whether one more chunk may be sent: a second one to a busy slot only if both are over in no time."""
-        flying = len(self._futures)
-        if flying < slots:
-            return True
-        return flying < 2 * slots and self.dispatcher.can_queue
-
     def _submit(self, flight: Flight, *, may_queue: bool) -> None:
         chunk = flight.chunk
-        options = attrs.evolve(
-            self.options, rows=chunk.count, on_part=partial(self._announce, flight), may_queue=may_queue
-        )
+        announce = partial(self._announce, flight)
+        options = TaskOptions(chunk.count, announce, may_queue, *self.options[3:])
         rows = self.rows_of(chunk.start, chunk.stop, chunk.attempt)
-        future = self.backend.submit(run_chunk, self.handle, rows, options=options)
-        self._futures[flight] = future
-        future.add_done_callback(partial(self._announce, flight))
+        self._futures[flight] = future = self.backend.submit(run_chunk, self.handle, tuple(rows), options=options)
+        future.add_done_callback(announce)
 
     def _announce(self, flight: Flight, news: Any) -> None:
         """Called in any thread."""
         self.inbox.put((flight, news))
 
-    def _collect(self) -> Iterator[Taken | Lost | None]:
-        """Wait for something to happen, then deal with all that has happened."""
+    def _wait(self) -> Message | None:
+        """Wait for something to happen; None if it takes too long."""
+        idle = len(self._futures) < (self.slots or self.backend.slots())
+        patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
         try:
-            message = self.inbox.get(timeout=self._patience())
+            if self._drivable is not None and self.may_drive():
+                self._drivable.drive(self.inbox.qsize, patience)
+                return self.inbox.get_nowait()
+            return self.inbox.get(timeout=patience)
         except queue.Empty:
-            if self._is_idle():
+            if idle:
                 self._recall()
-            yield None
-            return
-        yield from self._deal_with(message)
-        for _ in range(self.inbox.qsize()):
-            yield from self._deal_with(self.inbox.get())
-
-    def _is_idle(self) -> bool:
-        return len(self._futures) < (self.slots or self.backend.slots())
-
-    def _patience(self) -> float:
-        return IDLE_SECONDS if self._is_idle() and self.dispatcher.can_recall else TICK_SECONDS
+            return None
 
     def _recall(self) -> None:
         for flight in self.dispatcher.to_recall():
             self.backend.recall(self._futures[flight])
 
-    def _deal_with(self, message: tuple[Flight, Any] | Interrupt) -> Iterator[Taken | Lost | None]:
+    def _deal_with(self, message: Message) -> Sequence[Taken | Lost | None]:
         if isinstance(message, Interrupt):
             raise InterruptReceived
         flight, news = message
         if isinstance(news, Future):
-            yield from self._ended(flight, news)
-        elif isinstance(news, Part):
-            yield self.dispatcher.returned(flight, thawed(news))
-        elif isinstance(news, GivenBack):
-            self.dispatcher.gave_back(flight, news)
-        elif isinstance(news, Unreadable):
-            yield from self.dispatcher.unreadable(flight, news)
+            return self._ended(flight, news)
+        if isinstance(news, Part):
+            return (self.dispatcher.returned(flight, thawed(news)),)
+        if isinstance(news, Unreadable):
+            return self.dispatcher.unreadable(flight, news)
+        assert isinstance(news, GivenBack)
+        self.dispatcher.gave_back(flight, news)
+        return ()
 
-    def _ended(self, flight: Flight, future: Future[Any]) -> Iterator[Taken | Lost | None]:
+    def _ended(self, flight: Flight, future: Future[Any]) -> Sequence[Taken | Lost | None]:
         del self._futures[flight]
         error = future.exception()
         if error is None:
-            yield self.dispatcher.returned(flight, thawed(future.result()))
-        elif not isinstance(error, TaskLost):
+            taken = self.dispatcher.returned(flight, thawed(future.result()))
+            return (taken, *self.dispatcher.ended(flight, None))
+        if not isinstance(error, TaskLost):
             error = Died(None, f"the backend lost it: {error!r}")
-        yield from self.dispatcher.ended(flight, error)
+        return self.dispatcher.ended(flight, error)
 
     def drain(self) -> Iterator[Taken | Lost | None]:
         """Yield what has arrived and was not yet dealt with: after an interrupt, so that nothing finished is lost."""

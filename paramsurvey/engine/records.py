@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import attrs
@@ -86,32 +87,35 @@ class Chunk:
         return self.stop - self.start
 
 
-@attrs.frozen(kw_only=True)
-class TaskOptions:
-    """What a backend is told about one submission.
+def _nobody_listens(_part: Part | Unreadable | GivenBack) -> None:
+    """Take a part that nobody asked for."""
+
+
+class TaskOptions(NamedTuple):
+    """What a backend is told about one submission. A tuple, because one is made for every chunk.
 
     Attributes
     ----------
     rows : int
         How many psets the submission holds.
-    timeout : float or None
-        Seconds that one pset may take.
-    may_queue : bool
-        Whether the submission may wait behind another, because both are over in no time.
-    max_tasks : int or None
-        After how many psets a worker process is replaced by a fresh one.
     on_part : callable
         Called, from any thread, with each `Part`, `Unreadable` or `GivenBack` that comes before the end.
+    may_queue : bool
+        Whether the submission may wait behind another, because both are over in no time.
+    timeout : float or None
+        Seconds that one pset may take.
+    max_tasks : int or None
+        After how many psets a worker process is replaced by a fresh one.
     backend_options : dict
         The user's own words for this backend, e.g. of ``ray={...}``.
     """
 
     rows: int = 1
+    on_part: Callable[[Part | Unreadable | GivenBack], None] = _nobody_listens
     may_queue: bool = False
     timeout: float | None = None
     max_tasks: int | None = None
-    on_part: Callable[[Part | Unreadable | GivenBack], None] = attrs.field(default=lambda _part: None)
-    backend_options: dict[str, Any] = attrs.field(factory=dict)
+    backend_options: Mapping[str, Any] = MappingProxyType({})
 
 
 @attrs.frozen

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from array import array
 from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -127,30 +126,25 @@ class SystemKwargs(Mapping[str, Any]):
         return dict, (dict(self),)
 
 
-def run_chunk(handle: Handle, rows: ChunkRows, monitor: Monitor | None = None) -> Part:
+def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = None) -> Part:
     """Call the worker on every row of a chunk, and return what has not been flushed through the monitor by then.
 
+    `rows` is the content of a `ChunkRows`; a plain tuple costs less on the wire.
     The returned part may end before the chunk does: then `monitor` asked for that.
     """
     monitor = monitor or Unwatched()
     monitor.index[0] = LOADING
     work = handle.load()
     monitor.index[0] = BETWEEN
-    run = ChunkRun(work, rows, monitor)
-    with _working_directory(run.work.cwd):
+    run = ChunkRun(work, ChunkRows(*rows), monitor)
+    before = os.getcwd() if work.cwd else None
+    if before == work.cwd:
         return run.to_the_end()
-
-
-@contextmanager
-def _working_directory(cwd: str | None) -> Iterator[None]:
-    before = os.getcwd() if cwd else None
-    if cwd and before != cwd:
-        os.chdir(cwd)
+    os.chdir(work.cwd)
     try:
-        yield
+        return run.to_the_end()
     finally:
-        if before and os.getcwd() != before:
-            os.chdir(before)
+        os.chdir(before)
 
 
 class ChunkRun:
@@ -176,8 +170,8 @@ class ChunkRun:
         self.failures: list[tuple[int, Failure]] = []
         self.held = 0  # bytes of frozen values
         self.stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
-        self.seconds = array("d")
-        self.counts = array("q")
+        self.seconds: list[float] = []
+        self.counts: list[int] = []
 
     def to_the_end(self) -> Part:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
@@ -339,7 +333,7 @@ class ChunkRun:
         )
         self.first, self.held = self.row, 0
         self.blocks, self.failures = [], []
-        self.seconds, self.counts = array("d"), array("q")
+        self.seconds, self.counts = [], []
         self.raw_stats.clear()
         return part
 

@@ -67,6 +67,14 @@ class MultiprocessingBackend:
         """Kill the process group that runs this call."""
         self._pool.kill(future)
 
+    def drive(self, until: Callable[[], object], timeout: float) -> None:
+        """Do the pool's work in this thread until `until` returns something true, or for so many seconds."""
+        self._pool.drive(until, timeout)
+
+    def wake(self) -> None:
+        """Have whoever drives look at its condition."""
+        self._pool.wake()
+
     def pids(self) -> list[int]:
         """Return the process numbers of the workers."""
         return self._pool.pids()

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -37,22 +37,25 @@ def make_folder(root: Path | None = None) -> Path:
     return Path(tempfile.mkdtemp(prefix="paramsurvey-", dir=root))
 
 
-@attrs.frozen
-class PublishedFile:
-    """A constant in a file; travels as its name."""
+class Loaded(dict[str, Any]):
+    """The constants that a worker process has loaded, by file; forgets those whose file is gone."""
+
+    def __missing__(self, path: str) -> None:
+        for known in [known for known in self if not os.path.exists(known)]:
+            del self[known]  # its survey is over
+
+
+class PublishedFile(NamedTuple):
+    """A constant in a file; travels as its name, with every chunk, so it is a tuple."""
 
     path: str
     layout: tuple[tuple[int, int], ...]  # offset and length of the pickle, then of each buffer
 
-    _loaded: ClassVar[dict[str, Any]] = {}  # what this process has loaded, by file
-
     def load(self) -> Any:
         """Return the constant; reads the file once per process. Raises `Unloadable`."""
-        if self.path not in self._loaded:
-            for path in [path for path in self._loaded if not os.path.exists(path)]:  # noqa: PTH110 - hot
-                del self._loaded[path]  # its survey is over
-            self._loaded[self.path] = self._read()
-        return self._loaded[self.path]
+        if (constant := LOADED[self.path]) is None:
+            constant = LOADED[self.path] = self._read()
+        return constant
 
     def _read(self) -> Any:
         try:
@@ -68,6 +71,10 @@ class PublishedFile:
     def close(self) -> None:
         """Remove the file; who has mapped it keeps it until it loads another constant."""
         Path(self.path).unlink(missing_ok=True)
+
+
+LOADED = Loaded()
+"""Of this process, which is a worker: the driver never loads what it has published."""
 
 
 @attrs.define

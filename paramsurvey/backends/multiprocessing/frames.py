@@ -34,7 +34,7 @@ class Kind(IntEnum):
 class Frame(NamedTuple):
     """A frame as it was read."""
 
-    kind: Kind
+    kind: int
     ticket: int
     body: bytes | bytearray | memoryview
     buffers: list[Any]
@@ -120,7 +120,7 @@ def read_frame(pipe: BufferedReader) -> Frame | None:
         while view:
             view = view[pipe.readinto(view) :]
         buffers.append(buffer)
-    return Frame(Kind(kind), ticket, body, buffers)
+    return Frame(kind, ticket, body, buffers)
 
 
 class FrameReader:
@@ -185,10 +185,10 @@ class FrameReader:
             lengths = [int.from_bytes(data[i : i + 8], "little") for i in range(start - 8 * count, start, 8)]
             if not lengths and start + length <= len(data):
                 at = start + length
-                yield Frame(Kind(kind), ticket, data[start:at], [])
+                yield Frame(kind, ticket, data[start:at], [])
                 continue
             parts = [bytearray(length), *map(bytearray, lengths)]
-            self._frame = Frame(Kind(kind), ticket, parts[0], parts[1:])
+            self._frame = Frame(kind, ticket, parts[0], parts[1:])
             self._missing = deque(memoryview(part) for part in parts if part)
             at = self._fill(memoryview(data), start)
             yield from self._completed()

@@ -3,9 +3,15 @@
 Who owns what
 -------------
 `Pool._lock` guards everything that a submission touches: the processes, their tasks and outboxes, and the list of idle
-ones. Two kinds of thread take it: those that call `submit`, `kill` and `recall`, and the pool's own thread. The pool's
-own thread alone reads pipes, uses the selector, closes descriptors and completes futures; it completes them after it
-has let go of the lock, because their callbacks are somebody else's code.
+ones. It is held for microseconds.
+
+`Pool._reactor` is held by the one thread that reads pipes, uses the selector, closes descriptors and completes futures.
+It completes them without `_lock`, because their callbacks are somebody else's code. That thread is the pool's own, which
+is there so that deadlines are kept and pipes are read whatever the user's threads do; but as long as a thread that
+waits for futures offers to do the work (`drive`), the pool's own only looks in every `STANDBY_SECONDS`. To wake a thread
+that waits costs 30 us and more, several times what the work itself costs.
+
+Whoever needs both takes `_reactor` first.
 
 The life of a process
 ---------------------
@@ -60,9 +66,11 @@ from paramsurvey.engine.records import (
     Unloadable,
     Unsendable,
 )
+from paramsurvey.engine.worker import run_chunk
 from paramsurvey.errors import BackendError
 
 TICK_SECONDS = 0.05
+STANDBY_SECONDS = 0.02
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
@@ -114,9 +122,12 @@ class Process:
         return self.slot[words.INDEX]
 
 
-def _is_plain(args: tuple[Any, ...]) -> bool:
+def _is_plain(fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     """Whether plain pickle can carry these arguments: only a chunk of numbers and text is known to be such."""
-    return all(type(arg) is not ChunkRows or all(map(is_plain, arg.columns)) for arg in args)
+    if fn is not run_chunk:
+        return False
+    rows = ChunkRows(*args[1])
+    return is_plain(list(rows.keys)) and all(map(is_plain, rows.columns))
 
 
 class Pool:
@@ -156,6 +167,11 @@ class Pool:
         self._control_data = b""
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
         self._selector.register(self._control, selectors.EVENT_READ, self._hear_guard)
+        self._reactor = threading.Lock()
+        self._stand_by = threading.Event()  # set when there is no time for that
+        self._driving = False
+        self._driven_at = 0.0
+        self._next_tick = 0.0
         self._thread = threading.Thread(target=self._run, name="paramsurvey-pool", daemon=True)
         self._thread.start()
 
@@ -169,7 +185,7 @@ class Pool:
             self._tickets += 1
             task = Task(self._tickets, future, options, last_part=time.monotonic())
         try:
-            frame = encode(Kind.TASK, task.ticket, (fn, args), by_value=not _is_plain(args))
+            frame = encode(Kind.TASK, task.ticket, (fn, args), by_value=not _is_plain(fn, args))
         except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
             future.set_exception(Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()))
             return future
@@ -216,6 +232,7 @@ class Pool:
             if self._closing:
                 return
             self._closing = True
+            self._stand_by.set()
             for process in list(self._processes.values()):
                 if process.tasks:
                     self._kill(process, lambda _index: Killed("the pool was closed"))
@@ -247,9 +264,9 @@ class Pool:
                 continue
             return process
         if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
-            busy = [each for each in self._processes.values() if len(each.tasks) == 1 and each.is_usable]
+            busy = [each for each in self._processes.values() if each.tasks and each.is_usable]
             if busy:
-                return busy[0]
+                return min(busy, key=lambda each: len(each.tasks))
         return self._start()
 
     def _start(self) -> Process:
@@ -313,16 +330,55 @@ class Pool:
         except OSError:  # it is full, so the thread will wake up; or closed
             pass
 
-    # Below here: the pool's own thread
+    def drive(self, until: Callable[[], object], timeout: float) -> None:
+        """Do the pool's work in this thread until `until` returns something true, or for so many seconds."""
+        if not self._take_reactor(timeout):
+            return
+        try:
+            deadline = time.monotonic() + timeout
+            while not until() and (left := deadline - time.monotonic()) > 0:
+                self._turn(left)
+        finally:
+            self._driven_at = time.monotonic()
+            self._driving = False
+            self._reactor.release()
+
+    def _take_reactor(self, timeout: float) -> bool:
+        if not self._reactor.acquire(blocking=False):
+            self._driven_at = time.monotonic()  # the pool's own thread, if it has it, now stands by
+            self._wake_up()
+            if not self._reactor.acquire(timeout=timeout):
+                return False
+        self._driving = True
+        return True
+
+    def wake(self) -> None:
+        """Have whoever drives look at its condition."""
+        self._wake_up()
+
+    # Below here: with the reactor
 
     def _run(self) -> None:
-        next_tick = 0.0
+        """Run the pool's own thread."""
         while not (self._closing and not self._processes):
-            for key, mask in self._selector.select(self._patience()):
-                key.data(mask)
-            now = time.monotonic()
-            if now >= next_tick or self._settling:
-                next_tick = now + self._tick(now)
+            standby = self._driven_at + STANDBY_SECONDS - time.monotonic()
+            if (self._driving or standby > 0) and not self._closing:
+                self._stand_by.wait(STANDBY_SECONDS)
+                continue
+            with self._reactor:
+                self._turn(None)
+
+    def _turn(self, timeout: float | None) -> None:
+        """Wait for something to happen, at most so long, and deal with it."""
+        patience = self._patience()
+        if patience is None or (timeout is not None and timeout < patience):
+            patience = timeout
+        for key, mask in self._selector.select(patience):
+            key.data(mask)
+        now = time.monotonic()
+        if now >= self._next_tick or self._settling:
+            self._next_tick = now + self._tick(now)
+        if self._new or self._wanting or self._watched:
             self._look_after_pipes()
 
     def _patience(self) -> float | None:
@@ -379,7 +435,7 @@ class Pool:
 
     def _take(self, process: Process, frame: Frame) -> Completion | None:
         """Deal with a frame; return what is to be called without the lock."""
-        if frame.kind is Kind.PART:
+        if frame.kind == Kind.PART:
             return self._part(process, frame)
         outcome = _outcome(frame)
         with self._lock:
@@ -564,10 +620,10 @@ def _outcome(frame: Frame) -> Any:
         content = frame.load()
     except BaseException as exc:  # noqa: BLE001 - a result's own class may raise anything
         return Died(None, f"its result cannot be unpickled: {exc!r}")
-    if frame.kind is Kind.REFUSED:
+    if frame.kind == Kind.REFUSED:
         text, stack = content
         return Unsendable(f"it cannot be unpickled in the worker: {text}", stack)
-    if frame.kind is Kind.RAISED:
+    if frame.kind == Kind.RAISED:
         frozen, text = content
         try:
             return thaw(frozen)

@@ -123,7 +123,9 @@ class Timings:
             value=self.ratio(ours, reference),
             reference=reference,
             bound=at_most(bound),
-            others={other: self.ratio(ours, other) for other in others if other in self.seconds and other != reference},
+            others={
+                other: self.ratio(ours, other) for other in others if other in self.seconds.keys() - {ours, reference}
+            },
         )
 
     def converted(self, *, line: int, name: str, unit: str, bound: Bound, by: Callable[[float], float]) -> Figure:

@@ -174,6 +174,7 @@ def _copies_figures() -> list[Figure]:
 
 
 def _copies(contender: Sky, psets: Sequence[Pset]) -> float:
+    contender(Observation(np.ones(len(psets)), psets))  # workers import numpy at their first array
     sky = np.arange(SKY_ELEMENTS, dtype=float)
     before = processes.Holding.now().total
     peaks: list[int] = []

@@ -1,7 +1,7 @@
 """Building tables of psets: the product of parameters, and columns computed from other columns.
 
 Values never change on their way into a table. What a column becomes is decided from all of its values by one rule,
-`_exact_column`; columns that come as pandas or numpy objects have a dtype already, and keep it.
+`dtypes.exact_column`; columns that come as pandas or numpy objects have a dtype already, and keep it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ import attrs
 import numpy as np
 import pandas as pd
 
+from paramsurvey.dtypes import exact_array, exact_column, exact_labels
 from paramsurvey.errors import PsetError
 
 if TYPE_CHECKING:
     Column = pd.Series[Any]
-
-_BOOL_TYPES = frozenset({bool, np.bool_})
-_INT_TYPES = frozenset({int, *(np.dtype(code).type for code in "bhilqBHILQ")})
-_FLOAT_TYPES = frozenset({float, np.float16, np.float32, np.float64})
-_NUMPY_NUMBER_TYPES = (_INT_TYPES | _FLOAT_TYPES) - {int, float}
 
 
 def product(*args: object, infer_category: bool = False) -> pd.DataFrame:
@@ -132,7 +128,7 @@ def add_column(
             f"the table has a column {name!r} already, with columns {reprlib.repr(list(table.columns))}: "
             f"choose another name, or give add_column() the table without it: table.drop(columns=[{name!r}])"
         )
-    column = _exact_column([_computed(func, row, n, name, table.index) for n, row in enumerate(_rows(table))])
+    column = exact_column([_computed(func, row, n, name, table.index) for n, row in enumerate(_rows(table))])
     if infer_category:
         column = _as_category(column)
     column.index = table.index
@@ -188,73 +184,6 @@ class _Row:
         return f"Row({reprlib.repr(self.__values)})"
 
 
-def _exact_column(values: Sequence[object]) -> Column:
-    """Make a column of exactly these values; its dtype is decided from all of them.
-
-    - all bools: bool; all ints: int64, or object where one needs more than 64 bits;
-    - all floats: float64; ints among floats: float64 if every int is exact as a float, else object;
-    - numpy's numbers, all of one type: that type; mixed, they count as the bools, ints and floats that they are;
-    - all strings: pandas' dtype for strings, or object where one is no valid text (lone surrogates);
-    - anything else, and mixtures of these: object, holding the very objects that were given.
-
-    Subclasses (enumerations, for instance) are not the plain types: they stay objects.
-
-    >>> _exact_column([1, 2]).dtype, _exact_column([1, 0.5]).dtype, _exact_column([2**53 + 1, 0.5]).dtype
-    (dtype('int64'), dtype('float64'), dtype('O'))
-    """
-    types = set(map(type, values))
-    if not types:
-        return _objects(values)
-    if types <= _BOOL_TYPES:
-        return pd.Series(np.array(values, dtype=bool))
-    if len(types) == 1 and types <= _NUMPY_NUMBER_TYPES:
-        return pd.Series(np.array(values, dtype=types.pop()))
-    if types <= _INT_TYPES:
-        return _integers(values)
-    if types <= _INT_TYPES | _FLOAT_TYPES:
-        return _floats(values)
-    if types == {str}:
-        return _strings(values)
-    return _objects(values)
-
-
-def _integers(values: Sequence[Any]) -> Column:
-    try:
-        return pd.Series(np.array(list(map(int, values)), dtype=np.int64))
-    except OverflowError:
-        return _objects(values)
-
-
-def _floats(values: Sequence[Any]) -> Column:
-    if all(_is_exact_as_float(value) for value in values if type(value) in _INT_TYPES):
-        return pd.Series(np.array(values, dtype=np.float64))
-    return _objects(values)
-
-
-def _is_exact_as_float(value: Any) -> bool:
-    # Compared as Python ints: numpy would compare an int with a float after rounding the int.
-    try:
-        return int(float(value)) == int(value)
-    except OverflowError:
-        return False
-
-
-def _strings(values: Sequence[Any]) -> Column:
-    # Asked of the values, not of pandas: with pyarrow it refuses lone surrogates at once, without it only when it
-    # first hashes them. The dtype should not depend on that.
-    try:
-        "".join(values).encode()
-    except UnicodeEncodeError:
-        return _objects(values)
-    return pd.Series(list(values))
-
-
-def _objects(values: Sequence[object]) -> Column:
-    # `fromiter` never looks into its items, while `array` makes a list of lists two-dimensional; without the dtype
-    # pandas would turn strings among None into its own strings and NaN.
-    return pd.Series(np.fromiter(values, dtype=object, count=len(values)), dtype=object)
-
-
 def _factors(argument: object, where: str) -> list[_Factor]:
     if isinstance(argument, pd.Series):
         return [_series_factor(argument, where)]
@@ -285,25 +214,12 @@ def _column(name: Hashable, values: object, where: str) -> Column:
     if isinstance(values, pd.api.extensions.ExtensionArray):
         return pd.Series(values, dtype=values.dtype)
     if isinstance(values, np.ma.MaskedArray):
-        return _exact_column(values.tolist())  # where masked: None
+        return exact_column(values.tolist())  # where masked: None
     # Subclasses of arrays know more than their numbers, a unit perhaps: their items keep it, a column would not.
     if type(values) is np.ndarray and values.ndim == 1:
-        return _array_column(values)
+        return exact_array(values)
     assert isinstance(values, Iterable)
-    return _exact_column(list(values))
-
-
-def _array_column(array: np.ndarray[Any, Any]) -> Column:
-    if _pandas_has(array.dtype):
-        # Arrays out of files may have the other byte order, which pandas takes but cannot work with.
-        return pd.Series(array.astype(array.dtype.newbyteorder("=")))
-    return _exact_column(array.tolist() if array.dtype.kind in "US" else list(array))
-
-
-def _pandas_has(dtype: np.dtype[Any]) -> bool:
-    if dtype.kind in "mM":
-        return np.datetime_data(dtype)[0] not in {"ps", "fs", "as", "generic"}  # it would round them
-    return dtype.kind in "biufc" and dtype not in (np.longdouble, np.clongdouble)
+    return exact_column(list(values))
 
 
 def _refuse_unless_sequence(name: Hashable, values: object, where: str) -> None:
@@ -363,7 +279,7 @@ def _frame_of_dicts(rows: list[Any], where: str) -> pd.DataFrame:
                 "give every dict all of the keys"
             )
     names = list(rows[0]) if rows else []
-    columns = [_exact_column([row[name] for row in rows]) for name in names]
+    columns = [exact_column([row[name] for row in rows]) for name in names]
     return _assembled(names, columns, pd.RangeIndex(len(rows)))
 
 
@@ -402,13 +318,8 @@ def _taken(column: Column, codes: np.ndarray[Any, Any], index: pd.RangeIndex) ->
 def _assembled(names: Sequence[Hashable], columns: Sequence[Column], index: pd.RangeIndex) -> pd.DataFrame:
     frame = pd.DataFrame(dict(enumerate(columns)), index=index)
     if names:
-        frame.columns = _labels(names)
+        frame.columns = exact_labels(names)
     return frame
-
-
-def _labels(names: Iterable[Hashable]) -> pd.Index[Any]:
-    labels = _exact_column(list(names))
-    return pd.Index(labels, dtype=labels.dtype, tupleize_cols=False)
 
 
 def _with_column(table: pd.DataFrame, name: Hashable, column: Column) -> pd.DataFrame:
@@ -416,7 +327,7 @@ def _with_column(table: pd.DataFrame, name: Hashable, column: Column) -> pd.Data
     wider.insert(len(table.columns), name, column)
     if not isinstance(table.columns, pd.MultiIndex):
         # Inserting may have changed the other names: 1 becomes 1.0 beside 0.5, tuples become levels.
-        wider.columns = _labels([*table.columns, name]).rename(table.columns.name)
+        wider.columns = exact_labels([*table.columns, name]).rename(table.columns.name)
     return wider
 
 

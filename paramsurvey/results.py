@@ -170,7 +170,7 @@ class MapResults:
         return f"<MapResults {'; '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        shown = self.results.head(10)._repr_html_()  # type: ignore[operator]
+        shown = self.results.head(10)._repr_html_() or ""  # type: ignore[operator]
         title = f"<b>{escape(self.name)}</b>: {self.progress.finished} of {self.progress.total} psets finished"
         if self._lost:
             title += f"; <b>{escape(self._what_is_missing())}</b>"

@@ -115,12 +115,12 @@ class Session:
         backend = self._backend_for(options)  # before pandas is imported, so that both happen at once
         from paramsurvey.stages.map import Map
         from paramsurvey.survey import Survey
-        from paramsurvey.tables import table_of
+        from paramsurvey.psets import psets_of_user
 
         stage = Map(worker, options)
         slots = slots_of(options, backend)
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
-        return Survey(stage, table_of(psets, options.limit), backend, slots, (self._log, terminal))
+        return Survey(stage, psets_of_user(psets, options.limit), backend, slots, (self._log, terminal))
 
     def _backend_for(self, options: Options) -> Backend:
         if not isinstance(options.backend, str):

@@ -38,10 +38,11 @@ from paramsurvey.observers.events import (
 from paramsurvey.options import describe
 from paramsurvey.results import MapProgress, MapResults
 from paramsurvey.stats import PerfStats
-from paramsurvey.tables import Answers, Table
+from paramsurvey.tables import Answers
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
+    from paramsurvey.psets import PsetSource
     from paramsurvey.stages.map import Map
 
 PROGRESS_SECONDS = 0.1
@@ -57,7 +58,7 @@ class Survey:
     ----------
     stage : Map
         What to call.
-    table : Table
+    psets : PsetSource
         The psets.
     backend : Backend
         Who calls it.
@@ -68,7 +69,7 @@ class Survey:
     """
 
     stage: Map
-    table: Table
+    psets: PsetSource
     backend: Backend
     slots: int
     observers: Sequence[Observer] = ()
@@ -92,8 +93,8 @@ class Survey:
                 "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
             )
         chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
-        self._dispatcher = Dispatcher(self.table.count, chunker, retries=options.retries)
-        self.progress = MapProgress(total=self.table.count)
+        self._dispatcher = Dispatcher(self.psets.count, chunker, retries=options.retries)
+        self.progress = MapProgress(total=self.psets.count)
 
     def run(self) -> MapResults:
         """Run to the end and return what came of it."""
@@ -149,7 +150,13 @@ class Survey:
             backend_options=getattr(options, self.backend.name, {}),
         )
         self._loop = Loop(
-            self.backend, self._dispatcher, handle, self.table.rows, task, self.slots, lambda: self._sheltered
+            self.backend,
+            self._dispatcher,
+            handle,
+            self.psets,
+            task,
+            self.slots,
+            lambda: self._sheltered,
         )
         news = self._loop.run()
         try:
@@ -204,7 +211,7 @@ class Survey:
         self._lost.append(lost)
         failure = lost.failure
         self.progress.exceptions += failure.kind == "raised"
-        pset = self.table.pset(lost.row)
+        pset = self.psets.pset(lost.row)
         self._tell(RowLost(self.stage.name, lost.row, pset, failure, lost.attempts))
         if self.stage.options.out_func is not None:
             self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
@@ -222,7 +229,7 @@ class Survey:
         offset = taken.start - part.first
         answers = psets_of(part.keys, part.columns, len(rows))
         for row, answer in zip(rows, answers, strict=True):
-            yield self.table.pset(offset + row), answer
+            yield self.psets.pset(offset + row), answer
 
     def _call_out_func(self, user_ret: dict[str, Any]) -> None:
         options = self.stage.options
@@ -242,13 +249,14 @@ class Survey:
 
     def results(self) -> MapResults:
         """Return what is finished, and as missing all that is not."""
-        rows, answers = self._answers.finish(self.table.count)
+        psets = self.psets.table()
+        rows, answers = self._answers.finish(self.psets.count)
         kept = self.stage.options.keep_results
-        finished = self.table.take(rows) if kept else self.table.take(np.empty(0, dtype=np.int64))
+        finished = psets.take(rows) if kept else psets.take(np.empty(0, dtype=np.int64))
         lost = sorted((*self._lost, *self._cancelled()), key=lambda one: one.row)
         return MapResults(
             table=finished.beside(answers) if kept else finished,
-            psets=self.table.take(np.array([one.row for one in lost], dtype=np.int64)),
+            psets=psets.take(np.array([one.row for one in lost], dtype=np.int64)),
             lost=lost,
             progress=attrs.evolve(self.progress, active=0),
             stats=self.stats,
@@ -287,7 +295,7 @@ class Survey:
 
     def _started(self) -> SurveyStarted:
         name, options = self.stage.name, self.stage.options
-        return SurveyStarted(name, self.table.count, self.backend.name, self.slots, describe(options))
+        return SurveyStarted(name, self.psets.count, self.backend.name, self.slots, describe(options))
 
     def _tell(self, event: Event) -> None:
         for observer in self.observers:

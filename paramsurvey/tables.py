@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any
 
 import attrs
 import numpy as np
 import pandas as pd
 
+from paramsurvey.dtypes import column_with_holes, exact_array, exact_column, exact_labels
 from paramsurvey.engine.columns import (
     HOLE,
     RESERVED,
     Column,
-    Hole,
     Keys,
     Pset,
     columns_of,
@@ -27,11 +27,11 @@ from paramsurvey.engine.columns import (
     has_holes,
     pack,
     psets_of,
+    typed,
     unpack,
 )
 from paramsurvey.engine.records import ChunkRows, Part
 from paramsurvey.errors import PsetError
-from paramsurvey.params import _exact_column
 
 _WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the results of another survey"
 
@@ -49,7 +49,7 @@ class Table:
     count : int
         The number of rows.
     index : Index or None
-        Their labels, if they have any.
+        Their labels; None for 0, 1, 2 and so on.
     typed : DataFrame or None
         The same rows as the user's own frame, where they came from one: its dtypes are kept.
     """
@@ -80,7 +80,7 @@ class Table:
             self.keys,
             [_taken(column, rows) for column in self.columns],
             len(rows),
-            None if self.index is None else self.index.take(rows),
+            pd.Index(rows) if self.index is None else self.index.take(rows),
             None if self.typed is None else self.typed.take(rows),
         )
 
@@ -90,13 +90,13 @@ class Table:
         if typed is not None and other.keys:
             typed = _joined_frames(typed, other.frame(index=typed.index))
         elif typed is not None:
-            typed = typed.copy(deep=False)
+            typed = _own(typed)
         return Table(self.keys + other.keys, self.columns + other.columns, self.count, self.index, typed)
 
     def frame(self, index: pd.Index[Any] | None = None) -> pd.DataFrame:
         """Make the DataFrame."""
         if self.typed is not None:
-            return self.typed.copy(deep=False)
+            return _own(self.typed)
         if index is None:
             index = pd.RangeIndex(self.count) if self.index is None else self.index
         return frame_of(self.keys, [typed_column(column) for column in self.columns], index)
@@ -106,43 +106,36 @@ def frame_of(keys: Keys, columns: Sequence[pd.Series[Any]], index: pd.Index[Any]
     """Put columns side by side, under names of any kind, without copying them."""
     bare = {position: column.set_axis(index) for position, column in enumerate(columns)}
     frame = pd.DataFrame(bare, index=index, copy=False)
-    frame.columns = labels_of(keys)
+    frame.columns = exact_labels(keys)
     return frame
 
 
-def labels_of(keys: Keys) -> pd.Index[Any]:
-    """Return column labels that are exactly these names: no rounding among numbers, no levels for tuples."""
-    labels = _exact_column(list(keys))
-    return pd.Index(labels, dtype=labels.dtype, tupleize_cols=False)
-
-
 def _joined_frames(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    if isinstance(left.columns, pd.MultiIndex):
-        return left.join(right)
     columns = [left.iloc[:, i] for i in range(left.shape[1])] + [right.iloc[:, i] for i in range(right.shape[1])]
     joined = frame_of((*left.columns, *right.columns), columns, left.index)
-    joined.columns.name = left.columns.name
+    if not isinstance(left.columns, pd.MultiIndex):
+        joined.columns.name = left.columns.name
     return joined
 
 
-def typed_column(column: Column) -> pd.Series[Any]:
-    """Decide on the dtype of a column, from all its values.
+def _own(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame that does not change when the other is changed; pandas 3 copies when that happens."""
+    return frame.copy(deep=not _COPIES_ON_WRITE)
 
-    Without holes: the rule of `params.product`. With holes: integers become pandas' nullable integers, bools its
-    nullable booleans; any other dtype has NaN there.
-    """
+
+_COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
+
+
+def typed_column(column: Column) -> pd.Series[Any]:
+    """Decide on the dtype of a column, from all its values (`paramsurvey.dtypes`); it shares no memory with it."""
     if isinstance(column, array):
-        return pd.Series(np.frombuffer(column, dtype=np.dtype(column.typecode)), copy=False)
+        return pd.Series(np.array(column))
     if isinstance(column, np.ndarray):
-        return pd.Series(column, copy=False)
+        return exact_array(column)
     if not has_holes(column):
-        return _exact_column(column)
+        return exact_column(column)
     present = [position for position, value in enumerate(column) if value is not HOLE]
-    series = _exact_column([column[position] for position in present])
-    if series.dtype.kind in "iub" and isinstance(series.dtype, np.dtype):
-        series = series.convert_dtypes()
-    series.index = pd.Index(present, dtype=np.int64)
-    return series.reindex(range(len(column)))
+    return column_with_holes([column[position] for position in present], present, len(column))
 
 
 def _taken(column: Column, rows: np.ndarray[Any, Any]) -> Column:
@@ -167,14 +160,21 @@ def table_of(psets: Any, limit: int | None = None) -> Table:
     elif isinstance(psets, pd.DataFrame):
         table = _table_of_frame(psets if limit is None else psets.iloc[:limit])
     else:
-        table = _table_of_dicts(psets, limit)
-    reserved = RESERVED.intersection(table.keys)
+        rows = dicts_of(psets, limit)
+        assert rows is not None
+        table = Table(*columns_of(rows), len(rows))
+    refuse_reserved(table.keys)
+    return table
+
+
+def refuse_reserved(keys: Keys) -> None:
+    """Refuse psets that have a column with the name of one of ours."""
+    reserved = RESERVED.intersection(keys)
     if reserved:
         raise PsetError(
             f"the psets have a column {min(reserved)!r}, which is the name of one of our own columns: rename it; "
             f"or, if these are the missing psets of another survey, use its missing_psets()"
         )
-    return table
 
 
 def _table_of_frame(frame: pd.DataFrame) -> Table:
@@ -182,19 +182,28 @@ def _table_of_frame(frame: pd.DataFrame) -> Table:
         twice = list(frame.columns[frame.columns.duplicated()].unique())
         raise PsetError(f"the psets have more than one column {', '.join(map(repr, twice))}: rename them")
     columns = [_values_of(frame.iloc[:, position]) for position in range(frame.shape[1])]
-    return Table(tuple(frame.columns), columns, len(frame), frame.index, frame.copy(deep=False))
+    return Table(tuple(frame.columns), columns, len(frame), frame.index, _own(frame))
 
 
 def _values_of(series: pd.Series[Any]) -> Column:
     """Return a frame's column as the Python values that a worker sees."""
     if series.dtype in (np.dtype(np.int64), np.dtype(np.float64)):
         values = array("q" if series.dtype.kind == "i" else "d")
-        values.frombytes(np.ascontiguousarray(series.to_numpy()).view(np.uint8))
+        values.frombytes(memoryview(np.ascontiguousarray(series.to_numpy())).cast("B"))
         return values
     return pack(list(series))
 
 
-def _table_of_dicts(psets: Any, limit: int | None) -> Table:
+def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
+    """Return psets that the user has as dicts, as a list of plain ones; None if they come as a table.
+
+    Raises
+    ------
+    PsetError
+        They are neither, or one of them is no dict.
+    """
+    if isinstance(psets, pd.DataFrame) or isinstance(getattr(psets, "table", None), Table):
+        return None
     if isinstance(psets, Mapping):
         raise PsetError(
             f"the psets are one {type(psets).__name__} with the keys {_some(psets)}: wrap a single pset in a list, "
@@ -205,8 +214,7 @@ def _table_of_dicts(psets: Any, limit: int | None) -> Table:
     rows = list(psets) if limit is None else list(islice(psets, limit))
     if set(map(type, rows)) - {dict}:
         rows = [_as_dict(row, position) for position, row in enumerate(rows)]
-    keys, columns = columns_of(rows)
-    return Table(keys, columns, len(rows))
+    return rows
 
 
 def _as_dict(row: Any, position: int) -> dict[Hashable, Any]:
@@ -262,7 +270,7 @@ def _column_of(part: Part, key: Hashable) -> Column:
 
 
 def _concatenated(columns: list[Column]) -> Column:
-    columns = [column for column in columns if len(column)]
+    columns = [typed(column) if isinstance(column, list) else column for column in _lists_joined(columns)]
     kinds = {_kind(column) for column in columns}
     if len(kinds) == 1 and isinstance(columns[0], array):
         whole = array(columns[0].typecode)
@@ -277,12 +285,16 @@ def _concatenated(columns: list[Column]) -> Column:
     return values
 
 
+def _lists_joined(columns: list[Column]) -> Iterator[Column]:
+    """Make one list of lists that follow one another: short parts come as lists."""
+    for is_list, run in groupby(columns, lambda column: isinstance(column, list)):
+        if is_list:
+            yield list(chain.from_iterable(run))
+        else:
+            yield from (column for column in run if len(column))
+
+
 def _kind(column: Column) -> str:
     if isinstance(column, array):
         return column.typecode
     return str(column.dtype) if isinstance(column, np.ndarray) else "objects"
-
-
-def count_holes(column: Column) -> int:
-    """Return how many rows lack this key."""
-    return sum(type(value) is Hole for value in column) if isinstance(column, list) else 0

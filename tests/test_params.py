@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
+from paramsurvey.dtypes import exact_column
 from paramsurvey.errors import PsetError
-from paramsurvey.params import _exact_column, add_column, product
+from paramsurvey.params import add_column, product
 
 STRINGS = pd.Series(["a"]).dtype  # pandas' own: object in pandas 2, str in pandas 3
 BIG = 2**53 + 1
@@ -134,7 +135,7 @@ of_one_kind = st.one_of(
 @settings(deadline=None)
 @given(values=of_one_kind | st.lists(anything, max_size=6))
 def test_values_come_back_exactly_as_they_went_in(values):
-    column = _exact_column(values)
+    column = exact_column(values)
     assert len(column) == len(values)
     for got, value in zip(column, values, strict=True):
         if column.dtype == "float64" and type(value) is int:

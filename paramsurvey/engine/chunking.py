@@ -2,8 +2,8 @@
 
 The first chunk of every slot is one row. From what the workers measured follows how many rows fill `TARGET_SECONDS`;
 that many are sent, but never more than half of what each slot has yet to expect (guided self-scheduling: Polychronopoulos
-and Kuck, IEEE Transactions on Computers C-36, 1987), nor more than `TARGET_BYTES` of answers. So a survey with no more
-psets than slots always runs them all at once, whatever was learned.
+and Kuck, IEEE Transactions on Computers C-36, 1987), unless they are over within `LEAST_SECONDS`, nor more than
+`TARGET_BYTES` of answers. So a survey with no more psets than slots always runs them all at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import attrs
 
 TARGET_SECONDS = 0.05
+LEAST_SECONDS = 0.001
 TARGET_BYTES = 4 * 2**20
 TRIFLING_SECONDS = 0.5e-3
 """A chunk that takes less than this is over before the driver could send the next."""
@@ -52,7 +53,8 @@ class Chunker:
         elif self._rows == 0:
             wanted = 1
         else:
-            wanted = min(self._rows_in(TARGET_SECONDS), -(-remaining // (2 * self.slots)))
+            fair_share = -(-remaining // (2 * self.slots))
+            wanted = min(self._rows_in(TARGET_SECONDS), max(fair_share, self._rows_in(LEAST_SECONDS)))
         return max(1, min(wanted, remaining, self.most or wanted))
 
     def _rows_in(self, seconds: float) -> int:

@@ -57,8 +57,11 @@ RESERVED = frozenset({"_exception", "_traceback", "_kind", "_attempts"})
 
 def pack(values: list[Any]) -> Column:
     """Give a list of values the form in which it travels best, without changing any."""
-    if len(values) < SHORT:
-        return values
+    return values if len(values) < SHORT else typed(values)
+
+
+def typed(values: list[Any]) -> Column:
+    """Make a typed array of a list of values, if one can hold them without changing any."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
         return values

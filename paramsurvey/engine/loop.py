@@ -29,6 +29,7 @@ IDLE_SECONDS = 0.02
 """After so long with a free slot and nothing to send, rows are taken back from those who have several."""
 
 TICK_SECONDS = 0.5
+BREATH_SECONDS = 1e-4
 QUEUED = 4
 """So many chunks may be at a slot, one running and the others behind it, if all are over in no time."""
 
@@ -40,6 +41,18 @@ class Interrupt:
 
 Message: TypeAlias = "tuple[Flight, Any] | Interrupt"
 Inbox: TypeAlias = "queue.SimpleQueue[Message]"
+
+
+class Source(Protocol):
+    """Where the rows of a stage come from."""
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
+        ...
+
+    def prepare(self) -> bool:
+        """Do a millisecond of work ahead, while there is time; return whether there is more to do."""
+        ...
 
 
 @runtime_checkable
@@ -71,8 +84,8 @@ class Loop:
         Who decides.
     handle : Handle
         The stage's published `Work`.
-    rows_of : callable
-        Gives the rows of a chunk: ``rows_of(start, stop, attempt)``.
+    source : Source
+        Where the rows come from.
     options : TaskOptions
         What the backend is told about every submission, but for what differs from one to the next.
     slots : int, optional
@@ -85,7 +98,7 @@ class Loop:
     backend: Backend
     dispatcher: Dispatcher
     handle: Handle
-    rows_of: Callable[[int, int, int], ChunkRows]
+    source: Source
     options: TaskOptions
     slots: int | None = None
     may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
@@ -133,7 +146,7 @@ class Loop:
         chunk = flight.chunk
         announce = partial(self._announce, flight)
         options = TaskOptions(chunk.count, announce, may_queue, *self.options[3:])
-        rows = self.rows_of(chunk.start, chunk.stop, chunk.attempt)
+        rows = self.source.rows(chunk.start, chunk.stop, chunk.attempt)
         self._futures[flight] = future = self.backend.submit(run_chunk, self.handle, tuple(rows), options=options)
         future.add_done_callback(announce)
 
@@ -145,6 +158,8 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = len(self._futures) < (self.slots or self.backend.slots())
         patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
+        if not self.inbox.qsize() and self.source.prepare():
+            idle, patience = False, BREATH_SECONDS
         try:
             if self._drivable is not None and self.may_drive():
                 self._drivable.drive(self.inbox.qsize, patience)

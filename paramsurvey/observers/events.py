@@ -54,6 +54,14 @@ class OutFuncFailed:
 
 
 @attrs.frozen
+class StatsRefused:
+    """A worker put something into its ``raw_stats`` that is no time."""
+
+    name: str
+    text: str
+
+
+@attrs.frozen
 class Progressed:
     """Time has passed; `progress` is as it is now."""
 
@@ -73,7 +81,7 @@ class SurveyEnded:
     reason: str
 
 
-Event: TypeAlias = SurveyStarted | RowsFinished | RowLost | OutFuncFailed | Progressed | SurveyEnded
+Event: TypeAlias = SurveyStarted | RowsFinished | RowLost | OutFuncFailed | StatsRefused | Progressed | SurveyEnded
 
 
 class Observer(Protocol):

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 import attrs
 
+from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
     Event,
     OutFuncFailed,
     Progressed,
     RowLost,
     RowsFinished,
+    StatsRefused,
     SurveyEnded,
     SurveyStarted,
 )
+from paramsurvey.observers.terminal import say, shortened
 
 PROGRESS_SECONDS = 30.0
+FLUSH_SECONDS = 1.0
+LONGEST_PSET = 2000
 _LIBRARIES = ("paramsurvey", "pandas", "numpy", "cloudpickle", "attrs")
 _MOST_TRACEBACKS = 1000
 
@@ -47,7 +53,8 @@ class LogFile:
     name: str | None = attrs.field(default=None, init=False)
     _file: Any = attrs.field(default=None, init=False)
     _opened: bool = attrs.field(default=False, init=False)
-    _progress_at: datetime.datetime | None = attrs.field(default=None, init=False)
+    _progress_at: float = attrs.field(factory=time.monotonic, init=False)
+    _flushed_at: float = attrs.field(factory=time.monotonic, init=False)
     _tracebacks: dict[str, int] = attrs.field(factory=dict, init=False)
 
     def see(self, event: Event) -> None:
@@ -66,9 +73,12 @@ class LogFile:
             return f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}"
         if isinstance(event, RowLost):
             where = f"{event.name}: pset {event.row} is missing ({event.failure.kind}, attempts: {event.attempts}): "
-            return where + f"{event.failure.text}\n  {event.pset!r}" + self._traceback(event.failure.traceback)
+            pset = shortened(safe_repr(event.pset), LONGEST_PSET)
+            return where + f"{event.failure.text}\n  {pset}" + self._traceback(event.failure.traceback)
         if isinstance(event, OutFuncFailed):
             return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
+        if isinstance(event, StatsRefused):
+            return f"{event.name}: {event.text}"
         assert isinstance(event, SurveyEnded)
         reason = f" ({event.reason})" if event.reason else ""
         return f"{event.name}: {event.progress}; {event.seconds:.3f} s{reason}; {event.stats!r}"
@@ -80,40 +90,40 @@ class LogFile:
         known = self._tracebacks.get(text)
         if known is not None:
             return f"\n  traceback {known}"
-        number = len(self._tracebacks) + 1
-        if number <= _MOST_TRACEBACKS:
-            self._tracebacks[text] = number
+        if len(self._tracebacks) == _MOST_TRACEBACKS:
+            return "\n" + text.rstrip()
+        self._tracebacks[text] = number = len(self._tracebacks) + 1
         return f"\n  traceback {number}:\n" + text.rstrip()
 
     def _progress(self, event: Progressed) -> None:
-        now = datetime.datetime.now().astimezone()
-        last = self._progress_at
-        if last is None:
-            self._progress_at = now
-        elif (now - last).total_seconds() >= PROGRESS_SECONDS:
+        now = time.monotonic()
+        if now - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = now
             self.write(f"{event.name}: {event.progress}")
+        if now - self._flushed_at >= FLUSH_SECONDS:  # a driver that is killed should leave its last words here
             self.flush()
 
     def open(self) -> None:
-        """Open the file and write what a later reader needs to know; called once, before the first survey."""
+        """Open the file and write what a later reader needs to know; only the first call does anything."""
+        if self._opened:
+            return
         self._opened = True
         try:
-            self._file = self.stream or self._new_file()
-        except OSError as exc:
+            self._file = self._new_file() if self.stream is None else self.stream
+        except (OSError, ValueError) as exc:
             self._give_up(exc)
             return
         versions = ", ".join(f"{library} {_version(library)}" for library in _LIBRARIES)
         self.write(f"{versions}; Python {platform.python_version()} on {platform.platform()}")
-        self.write(f"process {os.getpid()} in {Path.cwd()}: {' '.join(sys.argv)}")
+        self.write(f"process {os.getpid()} in {_folder()}: {' '.join(sys.argv)}")
 
     def _new_file(self) -> TextIO:
-        stamp = datetime.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        stamp = dt.datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         for number in range(1000):
             more = f"-{number}" if number else ""
             name = f"{self.prefix}{stamp}{more}.log"
             try:
-                file = Path(name).open("x", encoding="utf-8", errors="backslashreplace")
+                file = Path(name).open("x", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - close() does
             except FileExistsError:  # somebody else's, of this very second
                 continue
             self.name = name
@@ -122,22 +132,22 @@ class LogFile:
 
     def write(self, text: str) -> None:
         """Write a line with the time in front of it."""
-        if not self._opened:
-            self.open()
+        self.open()
         if self._file is None:
             return
-        stamp = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        stamp = dt.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         try:
             self._file.write(f"{stamp} {text}\n")
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - the stream may be somebody else's, and raise anything
             self._give_up(exc)
 
     def flush(self) -> None:
         """Bring what was written to the file."""
+        self._flushed_at = time.monotonic()
         try:
-            if self._file is not None:
+            if hasattr(self._file, "flush"):
                 self._file.flush()
-        except (OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - as above
             self._give_up(exc)
 
     def close(self) -> None:
@@ -156,8 +166,14 @@ class LogFile:
             except OSError:  # what it still held cannot be written either
                 pass
         if not self.quiet:
-            text = f"paramsurvey: the log file cannot be written, and the survey goes on without it: {exc}"
-            print(text, file=sys.stderr)  # noqa: T201 - said once, where the user looks
+            say(f"the log file cannot be written, and the survey goes on without it: {exc}")
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "a folder that was removed"
 
 
 def _version(library: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
+from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
     Event,
     OutFuncFailed,
     Progressed,
     RowLost,
     RowsFinished,
+    StatsRefused,
     SurveyEnded,
     SurveyStarted,
 )
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN = {0: float("inf"), 1: 30.0, 2: 1.0, 3: 0.0}
 MOST_FAILURES_SHOWN = 3
+LONGEST_LINE = 400
 
 
 @attrs.define
@@ -60,18 +64,20 @@ class Terminal:
         elif isinstance(event, RowLost):
             self._lost(event)
         elif isinstance(event, OutFuncFailed):
-            self._say(f"{event.name}: out_func raised {event.text}")
+            say(f"{event.name}: out_func raised {event.text}")
+        elif isinstance(event, StatsRefused):
+            say(f"{event.name}: {event.text}")
         elif isinstance(event, SurveyStarted) and self.verbose >= 2:
-            self._say(f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}")
+            say(f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}")
         elif isinstance(event, RowsFinished) and self.verbose >= 3:
-            self._say(f"{event.name}: psets {event.start} to {event.stop - 1} have come back")
+            say(f"{event.name}: psets {event.start} to {event.stop - 1} have come back")
 
     def _in_between(self, event: Progressed) -> None:
         now = time.monotonic()
         pause = SECONDS_BETWEEN[self.verbose] if self.progress_dt is None else self.progress_dt
         if self.verbose and now - self._progress_at >= pause:
             self._progress_at = now
-            self._say(f"{event.name}: {event.progress}{_remaining(event.progress, now - self._began)}")
+            say(f"{event.name}: {event.progress}{_remaining(event.progress, now - self._began)}")
         if now - self._stats_at >= max(1.0, SECONDS_BETWEEN[self.vstats]):
             self._stats_at = now
             self._print_stats(event.stats)
@@ -80,19 +86,20 @@ class Terminal:
         self._failures_shown += 1
         if self.verbose < 3 and self._failures_shown > MOST_FAILURES_SHOWN:
             if self._failures_shown == MOST_FAILURES_SHOWN + 1:
-                self._say(f"{event.name}: further failures are not shown here{self._see_log()}")
+                say(f"{event.name}: further failures are not shown here{self._see_log()}")
             return
         failure = event.failure
-        self._say(f"{event.name}: pset {event.row} is missing ({failure.kind}): {failure.text}{self._see_log()}")
+        text = shortened(failure.text, LONGEST_LINE)
+        say(f"{event.name}: pset {event.row} is missing ({failure.kind}): {text}{self._see_log()}")
         if self.verbose >= 2:
-            self._say(f"  {event.pset!r}"[:400])
+            say(f"  {shortened(safe_repr(event.pset), LONGEST_LINE)}")
         if self.verbose >= 2 and failure.traceback:
-            self._say(failure.traceback.rstrip())
+            say(failure.traceback.rstrip())
 
     def _ended(self, event: SurveyEnded) -> None:
         if self.verbose:
             reason = f" ({event.reason})" if event.reason else ""
-            self._say(f"{event.name}: {event.progress}; {event.seconds:.3g} s{reason}")
+            say(f"{event.name}: {event.progress}; {event.seconds:.3g} s{reason}")
         if self.vstats >= 2 or event.seconds >= SECONDS_BETWEEN[self.vstats]:
             self._print_stats(event.stats)
 
@@ -101,20 +108,29 @@ class Terminal:
 
     def _print_stats(self, stats: PerfStats) -> None:
         if self.vstats >= 3:
-            stats.print_histograms(file=_stderr())
-        elif self.vstats:
-            stats.print_percentiles(file=_stderr())
-
-    def _say(self, text: str) -> None:
-        try:
-            print(f"paramsurvey: {text}", file=_stderr(), flush=True)  # noqa: T201 - it is what this observer does
-        except (OSError, ValueError):  # a closed or full stream is no reason to lose a survey
-            pass
+            on_stderr(lambda stderr: stats.print_histograms(file=stderr))
+        elif self.vstats == 2 or (self.vstats and self.verbose):  # 1 is the default, and verbose=0 prints nothing
+            on_stderr(lambda stderr: stats.print_percentiles(file=stderr))
 
 
-def _stderr() -> TextIO:
-    """Return standard error as it is now: notebooks and tests replace it."""
-    return sys.stderr
+def say(text: str) -> None:
+    """Print a line to standard error."""
+    on_stderr(lambda stderr: print(f"paramsurvey: {text}", file=stderr, flush=True))
+
+
+def on_stderr(write: Callable[[TextIO], None]) -> None:
+    """Have something written to standard error as it is now (notebooks and tests replace it), if that is possible."""
+    stderr: TextIO | None = sys.stderr  # None in programs without a terminal
+    try:
+        if stderr is not None:
+            write(stderr)
+    except Exception:  # noqa: BLE001, S110 - a closed, full or strange stream is no reason to lose a survey
+        pass
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _remaining(progress: MapProgress, seconds: float) -> str:

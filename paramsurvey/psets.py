@@ -1,0 +1,157 @@
+"""Psets on their way to the workers.
+
+A `PsetSource` gives the engine rows to send. `Table` is one, as it stands; dicts become columns slab by slab while the
+workers are busy with those before (`DictRows`), because turning a million dicts into columns takes as long as running
+the fastest workers on them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+
+from paramsurvey.engine.columns import Column, Keys, Pset, columns_if_uniform, columns_of, cut, typed, unpack
+from paramsurvey.engine.records import ChunkRows
+from paramsurvey.tables import Table, dicts_of, refuse_reserved, table_of
+
+SLAB = 8192
+
+
+class PsetSource(Protocol):
+    """Where the rows of a survey come from."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
+        ...
+
+    def pset(self, row: int) -> Pset:
+        """Make the dict of one row."""
+        ...
+
+    def prepare(self) -> bool:
+        """Do a millisecond of work ahead, while there is time; return whether there is more to do."""
+        ...
+
+    def table(self) -> Table:
+        """Return all rows."""
+        ...
+
+
+def psets_of_user(psets: Any, limit: int | None) -> PsetSource:
+    """Make a source of whatever the user has as psets; at most `limit` of them.
+
+    Raises
+    ------
+    PsetError
+        They are no psets, one of them is no dict, or a column has a name twice or a name of ours.
+    """
+    rows = dicts_of(psets, limit)
+    return WholeTable(table_of(psets, limit)) if rows is None else DictRows(rows)
+
+
+@attrs.frozen
+class WholeTable:
+    """A table that is there already."""
+
+    whole: Table
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.whole.count
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
+        return self.whole.rows(start, stop, attempt)
+
+    def pset(self, row: int) -> Pset:
+        """Make the dict of one row."""
+        return self.whole.pset(row)
+
+    def prepare(self) -> bool:
+        """There is nothing to do."""
+        return False
+
+    def table(self) -> Table:
+        """Return the table."""
+        return self.whole
+
+
+@attrs.define
+class DictRows:
+    """A list of dicts that becomes columns as far as rows are asked for.
+
+    As long as all dicts have the keys of the first one, slabs are appended to the columns; the first that has others
+    makes the columns of all be made anew, with holes.
+    """
+
+    _dicts: list[Pset]
+    _keys: Keys = attrs.field(init=False)
+    _columns: list[Column] = attrs.field(init=False)
+    _filled: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._keys = tuple(self._dicts[0]) if self._dicts else ()
+        self._columns = [[] for _ in self._keys]
+        refuse_reserved(self._keys)
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self._dicts)
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
+        self._fill(stop)
+        return ChunkRows(self._keys, cut(self._columns, start, stop), stop - start, attempt)
+
+    def pset(self, row: int) -> Pset:
+        """Return a new dict of one row."""
+        return dict(self._dicts[row])
+
+    def prepare(self) -> bool:
+        """Turn one more slab into columns; return whether there are others."""
+        self._fill(min(self._filled + SLAB, self.count))
+        return self._filled < self.count
+
+    def table(self) -> Table:
+        """Return all rows."""
+        self._fill(self.count)
+        return Table(self._keys, self._columns, self.count)
+
+    def _fill(self, stop: int) -> None:
+        while self._filled < stop:
+            slab = self._dicts[self._filled : min(max(stop, self._filled + 1), self._filled + SLAB)]
+            columns = columns_if_uniform(slab, self._keys)
+            if columns is None:
+                self._keys, self._columns = columns_of(self._dicts)
+                self._filled = self.count
+                refuse_reserved(self._keys)
+                return
+            self._columns = list(map(_extended, self._columns, columns))
+            self._filled += len(slab)
+
+
+def _extended(column: Column, values: list[Any]) -> Column:
+    """Append values to a column, which is a typed array as long as it can be."""
+    more = typed(values)
+    if not len(column):
+        return more
+    if isinstance(column, array) and isinstance(more, array) and column.typecode == more.typecode:
+        column += more  # type: ignore[arg-type]
+        return column
+    if isinstance(column, np.ndarray) and isinstance(more, np.ndarray) and column.dtype == more.dtype:
+        return np.concatenate([column, more])
+    whole = unpack(column)
+    whole += values
+    return whole
+
+

@@ -1,0 +1,106 @@
+"""What holds for every test: it leaves no process behind, neither a child nor an orphan of one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+MARK = "STARTED_BY_A_TEST"
+"""A variable that everything which a test starts inherits; its value is the test's own."""
+
+BURIAL_SECONDS = 5.0
+"""How long the system may take to bury what was killed."""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str = "") -> None:
+    """Return when the condition is true; fail if it is not within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what or condition}"
+        time.sleep(0.005)
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Tell whether a process has neither ended nor is a mere entry in the process table."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def inherits(process: psutil.Process, value: str) -> bool:
+    """Tell whether a process was started, by whatever detour, by something that had this value of `MARK`."""
+    try:
+        return process.environ().get(MARK) == value
+    except (psutil.Error, OSError):
+        return False
+
+
+def marked(value: str) -> set[psutil.Process]:
+    """Return all running processes that have this value of `MARK`, but for this one."""
+    return {
+        each for each in psutil.process_iter() if each.pid != os.getpid() and inherits(each, value) and is_running(each)
+    }
+
+
+def descendants() -> set[psutil.Process]:
+    """Return all processes below this one, also those that nobody has buried."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def _offspring_of(elders: set[psutil.Process]) -> set[psutil.Process]:
+    young: set[psutil.Process] = set()
+    for elder in elders:
+        try:
+            young.update(elder.children(recursive=True))
+        except psutil.Error:  # it has ended meanwhile
+            pass
+    return young
+
+
+def _close_the_default_session() -> None:
+    session = sys.modules.get("paramsurvey.session")
+    if session is not None:
+        session.finalize()
+
+
+def _assert_gone(remaining: Callable[[], set[psutil.Process]]) -> None:
+    """Fail if processes remain after a moment, but not without ending them, for the sake of the next test."""
+    deadline = time.monotonic() + BURIAL_SECONDS
+    while (left := remaining()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    shown = [repr(each) for each in left]
+    for process in left:
+        try:
+            process.kill()
+        except psutil.Error:
+            pass
+    assert shown == [], "the test has left processes behind"
+
+
+@pytest.fixture(autouse=True)
+def mark() -> Iterator[str]:
+    """Fail if a test leaves a process; the fixture is the value of `MARK` that the test's processes have.
+
+    Workers of a session that several tests share belong to that session, not to the test that was running.
+    """
+    before = descendants()
+    value = os.urandom(8).hex()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, value)
+        yield value
+    _close_the_default_session()
+    _assert_gone(lambda: (descendants() - before - _offspring_of(before)) | marked(value))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_process_outlives_the_tests() -> Iterator[None]:
+    before = descendants()
+    yield
+    _close_the_default_session()
+    _assert_gone(lambda: descendants() - before)

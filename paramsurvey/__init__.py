@@ -11,10 +11,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from paramsurvey.version import __version__
+
 if TYPE_CHECKING:
     from paramsurvey import errors, params, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
-    from paramsurvey.results import MapProgress, MapResults
+    from paramsurvey.progress import MapProgress
+    from paramsurvey.results import MapResults
     from paramsurvey.session import (
         Session,
         backend,
@@ -49,15 +52,11 @@ __all__ = [
 ]
 
 _MODULES = frozenset({"errors", "params", "stats", "testing", "utils", "workers"})
-_HOMES = {"Interrupted": "errors", "ParamsurveyError": "errors", "MapProgress": "results", "MapResults": "results"}
+_HOMES = {"Interrupted": "errors", "ParamsurveyError": "errors", "MapProgress": "progress", "MapResults": "results"}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: worker processes need very little of it."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("paramsurvey")
     if name in _MODULES:
         return importlib.import_module(f"paramsurvey.{name}")
     if name in __all__:

@@ -1,7 +1,7 @@
 """Every exception that paramsurvey raises on purpose.
 
 Each derives from `ParamsurveyError` and from the builtin that a careful user would have caught without knowing us.
-Those that end a survey carry what was finished until then in ``.results``, because somebody paid for it.
+One that ends a survey carries what was finished until then in ``results``, because somebody paid for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ class ParamsurveyError(BaseException):
 
     It derives from `BaseException`, so that `Interrupted` can be one of them without being caught by an
     ``except Exception``; all the others are `Exception` by their second parent.
+
+    Attributes
+    ----------
+    results : MapResults or None
+        What was finished, if a survey had begun when it was raised.
     """
+
+    results: MapResults | None = None
 
 
 class OptionError(ParamsurveyError, ValueError):
@@ -45,13 +52,7 @@ class SessionError(ParamsurveyError, RuntimeError):
 
 
 class SurveyError(ParamsurveyError, RuntimeError):
-    """A survey ended early; what was finished is in `results`.
-
-    Attributes
-    ----------
-    results : MapResults or None
-        Everything that was finished when the survey ended.
-    """
+    """A survey ended early; what was finished is in `results`."""
 
     def __init__(self, message: str, results: MapResults | None = None) -> None:
         super().__init__(message)
@@ -71,13 +72,7 @@ class MissingPsets(SurveyError):
 
 
 class Interrupted(ParamsurveyError, KeyboardInterrupt):
-    """Ctrl-C ended a survey; what was finished is in `results`.
-
-    Attributes
-    ----------
-    results : MapResults or None
-        Everything that was finished when the interrupt came.
-    """
+    """Ctrl-C ended a survey; what was finished is in `results`."""
 
     def __init__(self, message: str, results: MapResults | None = None) -> None:
         super().__init__(message)

@@ -1,6 +1,7 @@
 """The identity of a pset: typed bytes, the same in every process, on every machine and in every run.
 
-``1``, ``1.0`` and ``True`` are different parameters, so their bytes differ; the order of a pset's keys is not part of it.
+``1``, ``1.0`` and ``True`` are different parameters, so their bytes differ; the order of a pset's keys is not part of
+it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Ctrl-C: a message to the loop, except where the user's own code runs.
 
-Python raises `KeyboardInterrupt` between any two bytecodes of the main thread; in the middle of the engine it could lose
-a finished pset. So while a survey runs, Ctrl-C puts a message into the loop's inbox. Only if the main thread is inside
-code of the user's (``out_func``, a worker of the serial backend) is that interrupted at once; and the third Ctrl-C
-interrupts whatever runs. Somebody else's handler of SIGINT is left alone.
+Python raises `KeyboardInterrupt` between any two bytecodes of the main thread; in the middle of the engine it could
+lose a finished pset. So while a survey runs, Ctrl-C puts a message into the loop's inbox. Only if the main thread is
+inside code of the user's (``out_func``, a worker of the serial backend) is that interrupted at once; and the third
+Ctrl-C interrupts whatever runs. Somebody else's handler of SIGINT is left alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from types import CodeType, FrameType
 
 from paramsurvey.engine.records import SurveyInterrupt
 from paramsurvey.engine.worker import ChunkRun
-
 
 IMPATIENT = 3
 """So many times has somebody pressed Ctrl-C who no longer cares what is lost."""

@@ -300,7 +300,7 @@ def _as_category(column: Column) -> Column:
         return column
     try:
         return column.astype("category")
-    except UnicodeEncodeError:  # pandas cannot hash lone surrogates
+    except UnicodeEncodeError:  # with pyarrow, pandas cannot have lone surrogates as categories
         return column
 
 

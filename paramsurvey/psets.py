@@ -2,22 +2,28 @@
 
 A `PsetSource` gives the engine rows to send. `Table` is one, as it stands; dicts become columns slab by slab while the
 workers are busy with those before (`DictRows`), because turning a million dicts into columns takes as long as running
-the fastest workers on them.
+the fastest workers on them. Nothing here needs pandas for that: the first psets are on their way before it is imported.
 """
 
 from __future__ import annotations
 
+import sys
 from array import array
-from typing import Any, Protocol
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
-import numpy as np
 
-from paramsurvey.engine.columns import Column, Keys, Pset, columns_if_uniform, columns_of, cut, typed, unpack
+from paramsurvey.engine.columns import RESERVED, Column, Keys, Pset, columns_if_uniform, columns_of, cut, typed, unpack
 from paramsurvey.engine.records import ChunkRows
-from paramsurvey.tables import Table, dicts_of, refuse_reserved, table_of
+from paramsurvey.errors import PsetError
+
+if TYPE_CHECKING:
+    from paramsurvey.tables import Table
 
 SLAB = 8192
+_WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the results of another survey"
 
 
 class PsetSource(Protocol):
@@ -54,7 +60,69 @@ def psets_of_user(psets: Any, limit: int | None) -> PsetSource:
         They are no psets, one of them is no dict, or a column has a name twice or a name of ours.
     """
     rows = dicts_of(psets, limit)
-    return WholeTable(table_of(psets, limit)) if rows is None else DictRows(rows)
+    if rows is not None:
+        return DictRows(rows)
+    from paramsurvey.tables import table_of  # who has a table has imported pandas
+
+    return WholeTable(table_of(psets, limit))
+
+
+def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
+    """Return psets that the user has as dicts, as a list of plain ones; None if they come as a table.
+
+    Raises
+    ------
+    PsetError
+        They are neither, or one of them is no dict.
+    """
+    if _is_table(psets):
+        return None
+    if isinstance(psets, Mapping):
+        raise PsetError(
+            f"the psets are one {type(psets).__name__} with the keys {_some(psets)}: wrap a single pset in a list, "
+            "or make all combinations of lists of values with params.product()"
+        )
+    if isinstance(psets, str | bytes) or not isinstance(psets, Iterable):
+        raise PsetError(f"the psets are {_short(psets)}, a {type(psets).__name__}: {_WHAT_PSETS_ARE}")
+    rows = list(psets) if limit is None else list(islice(psets, limit))
+    if set(map(type, rows)) - {dict}:
+        rows = [_as_dict(row, position) for position, row in enumerate(rows)]
+    return rows
+
+
+def _as_dict(row: Any, position: int) -> dict[Hashable, Any]:
+    if isinstance(row, Mapping):
+        return dict(row)
+    raise PsetError(f"pset {position} is {_short(row)}, a {type(row).__name__}, not a dict: {_WHAT_PSETS_ARE}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _some(keys: Iterable[Hashable]) -> str:
+    names = [repr(key) for key in islice(keys, 6)]
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _is_table(psets: Any) -> bool:
+    """Whether these are a DataFrame or the results of a survey; asked without importing pandas."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(psets, pandas.DataFrame):
+        return True
+    tables = sys.modules.get("paramsurvey.tables")
+    return tables is not None and isinstance(getattr(psets, "table", None), tables.Table)
+
+
+def refuse_reserved(keys: Keys) -> None:
+    """Refuse psets that have a column with the name of one of ours."""
+    reserved = RESERVED.intersection(keys)
+    if reserved:
+        raise PsetError(
+            f"the psets have a column {min(reserved)!r}, which is the name of one of our own columns: rename it; "
+            f"or, if these are the missing psets of another survey, use its missing_psets()"
+        )
 
 
 @attrs.frozen
@@ -124,6 +192,8 @@ class DictRows:
 
     def table(self) -> Table:
         """Return all rows."""
+        from paramsurvey.tables import Table  # imports pandas; by now the survey is over
+
         self._fill(self.count)
         return Table(self._keys, self._columns, self.count)
 
@@ -146,12 +216,8 @@ def _extended(column: Column, values: list[Any]) -> Column:
     if not len(column):
         return more
     if isinstance(column, array) and isinstance(more, array) and column.typecode == more.typecode:
-        column += more  # type: ignore[arg-type]
+        column += more  # type: ignore[operator]
         return column
-    if isinstance(column, np.ndarray) and isinstance(more, np.ndarray) and column.dtype == more.dtype:
-        return np.concatenate([column, more])
     whole = unpack(column)
     whole += values
     return whole
-
-

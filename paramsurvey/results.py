@@ -4,47 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from functools import cached_property
-from html import escape
 from typing import Any, Literal, TypeAlias
 
-import attrs
 import numpy as np
 import pandas as pd
 
 from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.errors import MissingPsets
+from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
 from paramsurvey.tables import Table, frame_of
 
 Pset: TypeAlias = dict[Hashable, Any]
-
-
-@attrs.define
-class MapProgress:
-    """How far a survey has come, in psets.
-
-    Attributes
-    ----------
-    total : int
-        All of them.
-    active : int
-        Under way now.
-    finished : int
-        With a result.
-    failures : int
-        Without a result, for good.
-    exceptions : int
-        How many exceptions were seen, in workers and in ``out_func``.
-    """
-
-    total: int = 0
-    active: int = 0
-    finished: int = 0
-    failures: int = 0
-    exceptions: int = 0
-
-    def __str__(self) -> str:
-        return ", ".join(f"{name}: {value}" for name, value in attrs.asdict(self).items())
 
 
 class MapResults:
@@ -116,7 +87,9 @@ class MapResults:
         columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
         columns += [pd.Series(np.array(values, dtype=object), dtype=object) for values in why.values()]
         columns.append(pd.Series([lost.attempts for lost in self._lost], dtype=np.int64))
-        return frame_of((*frame.columns, *why, "_attempts"), columns, frame.index)
+        missing = frame_of((*frame.columns, *why, "_attempts"), columns, frame.index)
+        missing.columns.name = frame.columns.name if frame.columns.nlevels == 1 else None
+        return missing
 
     def missing_psets(self) -> pd.DataFrame | list[Pset]:
         """Return the missing psets as they were given, to run them again: a DataFrame if they came in one, else dicts.
@@ -170,6 +143,8 @@ class MapResults:
         return f"<MapResults {'; '.join(parts)}>"
 
     def _repr_html_(self) -> str:
+        from html import escape  # here, because its table of entities takes longer to import than this module
+
         shown = self.results.head(10)._repr_html_() or ""  # type: ignore[operator]
         title = f"<b>{escape(self.name)}</b>: {self.progress.finished} of {self.progress.total} psets finished"
         if self._lost:

@@ -1,32 +1,32 @@
-"""Sessions: a backend, options and observers that surveys share; and the one default session of the module's functions.
+"""Sessions: a backend, options and observers that surveys share; and the one default session of the module's verbs.
 
-Opening a session must be quick, and while pandas is being imported the guard of the local pool can start: so this module
-imports nothing that imports pandas, and the methods that run surveys import what they need.
+Opening a session must be quick, and while pandas is being imported the guard of the local pool can start: so this
+module imports nothing that imports pandas, and the methods that run surveys import what they need.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from paramsurvey.backends.base import Backend
 from paramsurvey.errors import BackendError, SessionError
 from paramsurvey.observers.logfile import LogFile
-from paramsurvey.observers.terminal import Terminal
+from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
 
 if TYPE_CHECKING:
+    from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
-    from paramsurvey.results import MapProgress, MapResults
+    from paramsurvey.progress import MapProgress
+    from paramsurvey.results import MapResults
     from paramsurvey.survey import Survey
-    from paramsurvey.workers import Worker
+
 
 class Session:
     """A backend, options and observers that surveys share.
@@ -52,14 +52,12 @@ class Session:
         self._running = 0
         self._closed = False
         self._backends: dict[str, Backend] = {}
-        self._log = LogFile(
-            self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0
-        )
+        self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0)
         self._backend_for(self._options)
         for text in unknown_variables(os.environ):
             self._log.write(text)
             if self._options.verbose:
-                print(f"paramsurvey: {text}", file=sys.stderr)  # noqa: T201 - a warning before anything is computed
+                say(text)
         atexit.register(self.close)
 
     def __enter__(self) -> Session:
@@ -82,9 +80,8 @@ class Session:
 
     def map(self, worker: Worker, psets: Any, **options: Any) -> MapResults:
         """Call a worker for every pset; see `paramsurvey.map`."""
-        survey = self._survey(worker, psets, options, "map")
         with self._counted():
-            return survey.run()
+            return self._survey(worker, psets, options, "map").run()
 
     def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
         """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
@@ -99,26 +96,44 @@ class Session:
         return self._backend_for(self._options).resources()
 
     def close(self) -> None:
-        """End the backends and wait for their processes. Closing twice is allowed."""
-        if self._closed or os.getpid() != self._owner:  # a fork of the owner's process has no business with them
+        """End what is running and the backends, and wait for their processes. Closing twice is allowed."""
+        if os.getpid() != self._owner:  # a fork of the owner's process has no business with them
             return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._end()
+
+    def close_if_idle(self, who: str) -> None:
+        """Close; raises `SessionError`, which says `who` wanted it, if a survey is running."""
+        with self._lock:
+            if self._running:
+                raise SessionError(
+                    f"{who}: a survey is running in the default session; call {who} when it is over (a stream is over "
+                    "when its loop has ended, or after its close())"
+                )
+            if self._closed:
+                return
+            self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         atexit.unregister(self.close)
         for backend in self._backends.values():
             backend.close()
         self._log.close()
 
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Survey:
-        if self._closed:
-            raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
         options = resolve(init=self._given, call=given, environ=os.environ, where=where)
         backend = self._backend_for(options)  # before pandas is imported, so that both happen at once
+        from paramsurvey.psets import psets_of_user
         from paramsurvey.stages.map import Map
         from paramsurvey.survey import Survey
-        from paramsurvey.psets import psets_of_user
 
         stage = Map(worker, options)
         slots = slots_of(options, backend)
+        self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
         return Survey(stage, psets_of_user(psets, options.limit), backend, slots, (self._log, terminal))
 
@@ -126,6 +141,7 @@ class Session:
         if not isinstance(options.backend, str):
             return checked_backend(options.backend)
         with self._lock:
+            self._refuse_if_closed()
             if options.backend not in self._backends:
                 self._backends[options.backend] = open_backend(options.backend, options)
             return self._backends[options.backend]
@@ -134,12 +150,17 @@ class Session:
     def _counted(self) -> Iterator[None]:
         """Count a survey as running, so that nobody closes this session under it."""
         with self._lock:
+            self._refuse_if_closed()
             self._running += 1
         try:
             yield
         finally:
             with self._lock:
                 self._running -= 1
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
 
 
 class Stream:
@@ -217,6 +238,8 @@ def open_backend(name: str, options: Options) -> Backend:
             f"the backend {name!r} is not part of this version: it will come with pip install 'paramsurvey[{name}]'; "
             "until then use 'multiprocessing' or 'serial'"
         )
+    from importlib import metadata  # here, because importing it takes longer than opening a session
+
     offered = {point.name: point for point in metadata.entry_points(group="paramsurvey.backends")}
     if name not in offered:
         known = ", ".join(repr(each) for each in ("multiprocessing", "serial", *sorted(offered)))
@@ -232,7 +255,9 @@ def checked_backend(candidate: object) -> Backend:
     wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
     lacking = [name for name in wanted if not hasattr(candidate, name)]
     if lacking:
-        raise BackendError(f"{candidate!r} is no backend: it has no {', '.join(lacking)} (see paramsurvey.backends.base)")
+        raise BackendError(
+            f"{candidate!r} is no backend: it has no {', '.join(lacking)} (see paramsurvey.backends.base)"
+        )
     assert isinstance(candidate, Backend)
     return candidate
 
@@ -282,7 +307,8 @@ def init(**options: Any) -> None:
     verbose : int, default 1
         Progress on standard error. 0: nothing; 1: every 30 seconds; 2: every second; 3: every action.
     vstats : int, default 1
-        Performance statistics on standard error, likewise; 3 prints histograms.
+        Performance statistics on standard error. 0: none; 1: every 30 seconds, unless ``verbose=0``; 2: every second
+        and at the end; 3: the same, as histograms.
     limit : int, default 0
         Compute only so many psets. 0: all of them.
     ncores : int, optional
@@ -311,11 +337,13 @@ def init(**options: Any) -> None:
     'multiprocessing'
     """
     with _Default.lock:
-        if _Default.session is not None and _Default.session.is_busy:
-            raise SessionError("init(): a survey is running in the default session; call init() when it is over")
         session = Session(**options)
-        if _Default.session is not None:
-            _Default.session.close()
+        try:
+            if _Default.session is not None:
+                _Default.session.close_if_idle("init()")
+        except SessionError:
+            session.close()
+            raise
         _Default.session = session
 
 
@@ -328,10 +356,8 @@ def finalize() -> None:
         A survey is running in it.
     """
     with _Default.lock:
-        if _Default.session is not None and _Default.session.is_busy:
-            raise SessionError("finalize(): a survey is running in the default session; call it when it is over")
         if _Default.session is not None:
-            _Default.session.close()
+            _Default.session.close_if_idle("finalize()")
         _Default.session = None
 
 
@@ -346,7 +372,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         ``raw_stats`` (for `stats.record_wallclock`), ``seed`` (63 bits that depend on ``seed=`` and the pset alone),
         ``attempt`` (1, or more if it is tried again), and ``out_subdir`` if ``out_subdirs`` was given.
     psets : list or iterator of dicts, DataFrame, or MapResults
-        The parameter sets.
+        The parameter sets. Those of a `MapResults` are its rows with the very values that went in and came back; what
+        was changed in its DataFrame since is in that DataFrame only.
     user_kwargs : object, optional
         Handed to every call; sent to the workers once. Large arrays in it are shared, not copied.
     name : str, optional
@@ -369,7 +396,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
     chdir : str, optional
         The folder in which the workers run; by default the current one.
     out_subdirs : int, optional
-        Over how many sub-folders the output of the psets is spread: ``system_kwargs["out_subdir"]`` names and makes one.
+        Over how many sub-folders the output of the psets is spread: ``system_kwargs["out_subdir"]`` names and makes
+        one.
     progress_dt : float, optional
         Seconds between two lines of progress.
     multiprocessing, ray, mpi : dict, optional

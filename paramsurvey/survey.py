@@ -15,15 +15,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import numpy as np
 
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Loop
-from paramsurvey.engine.records import Failure, TaskOptions
+from paramsurvey.engine.records import Failure, Part, TaskOptions
 from paramsurvey.engine.worker import safe_repr
-from paramsurvey.errors import BackendError, Interrupted, OptionError, SurveyStopped, WorkerError, WorkerStartError
+from paramsurvey.errors import (
+    BackendError,
+    Interrupted,
+    OptionError,
+    ParamsurveyError,
+    SurveyStopped,
+    WorkerError,
+    WorkerStartError,
+)
 from paramsurvey.interrupts import ctrl_c_calls
 from paramsurvey.observers.events import (
     Event,
@@ -32,17 +39,18 @@ from paramsurvey.observers.events import (
     Progressed,
     RowLost,
     RowsFinished,
+    StatsRefused,
     SurveyEnded,
     SurveyStarted,
 )
 from paramsurvey.options import describe
-from paramsurvey.results import MapProgress, MapResults
+from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
-from paramsurvey.tables import Answers
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
     from paramsurvey.psets import PsetSource
+    from paramsurvey.results import MapResults
     from paramsurvey.stages.map import Map
 
 PROGRESS_SECONDS = 0.1
@@ -76,7 +84,7 @@ class Survey:
     progress: MapProgress = attrs.field(init=False)
     stats: PerfStats = attrs.field(factory=PerfStats, init=False)
     _dispatcher: Dispatcher = attrs.field(init=False)
-    _answers: Answers = attrs.field(factory=Answers, init=False)
+    _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row at which each begins
     _lost: list[Lost] = attrs.field(factory=list, init=False)
     _loop: Loop | None = attrs.field(default=None, init=False)
     _began: float = attrs.field(factory=time.monotonic, init=False)
@@ -133,6 +141,8 @@ class Survey:
             reason = ""
         except Exception as exc:
             reason = f"{type(exc).__name__}: {exc}"
+            if isinstance(exc, ParamsurveyError) and exc.results is None:  # the backend has broken, for instance
+                exc.results = self.results()
             raise
         except KeyboardInterrupt:
             reason = "interrupted"
@@ -185,7 +195,7 @@ class Survey:
     def _note_rows(self, taken: Taken) -> None:
         part, options = taken.part, self.stage.options
         if options.keep_results:
-            self._answers.add(taken.start, part)
+            self._parts.append((taken.start, part))
         self._seconds.extend(part.seconds)
         self._counts.extend(part.counts)
         if len(self._seconds) >= MOST_UNCOUNTED:
@@ -205,7 +215,7 @@ class Survey:
         try:
             self.stats.combine_stats(raw_stats)
         except OptionError as exc:  # the worker put something else there; its answers are none the worse for it
-            self._tell(OutFuncFailed(self.stage.name, f"raw_stats cannot be used: {exc}", ""))
+            self._tell(StatsRefused(self.stage.name, str(exc)))
 
     def _note_lost(self, lost: Lost) -> None:
         self._lost.append(lost)
@@ -216,10 +226,8 @@ class Survey:
         if self.stage.options.out_func is not None:
             self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
         if self.stage.options.on_failure == "stop":
-            raise SurveyStopped(
-                f"{self.stage.name}: pset {lost.row} is missing ({failure.kind}), and on_failure='stop': {failure.text}",
-                self.results(),
-            )
+            which = f"pset {lost.row} is missing ({failure.kind})"
+            raise SurveyStopped(f"{self.stage.name}: {which}, and on_failure='stop': {failure.text}", self.results())
 
     def rows_of(self, taken: Taken) -> Iterator[tuple[Pset, Pset]]:
         """Make the psets and the answers of rows that have come back."""
@@ -249,14 +257,16 @@ class Survey:
 
     def results(self) -> MapResults:
         """Return what is finished, and as missing all that is not."""
+        import numpy as np
+
+        from paramsurvey.results import MapResults  # imports pandas: the workers need not wait for that
+        from paramsurvey.tables import joined
+
         psets = self.psets.table()
-        rows, answers = self._answers.finish(self.psets.count)
-        kept = self.stage.options.keep_results
-        finished = psets.take(rows) if kept else psets.take(np.empty(0, dtype=np.int64))
         lost = sorted((*self._lost, *self._cancelled()), key=lambda one: one.row)
         return MapResults(
-            table=finished.beside(answers) if kept else finished,
-            psets=psets.take(np.array([one.row for one in lost], dtype=np.int64)),
+            table=joined(psets, self._parts) if self.stage.options.keep_results else psets.take(np.empty(0, np.int64)),
+            psets=psets.take(np.array([one.row for one in lost], np.int64)),
             lost=lost,
             progress=attrs.evolve(self.progress, active=0),
             stats=self.stats,
@@ -281,11 +291,11 @@ class Survey:
         for item in self._loop.drain():
             if item is not None and self.stage.options.keep_results:
                 assert isinstance(item, Taken)
-                self._answers.add(item.start, item.part)
+                self._parts.append((item.start, item.part))
                 self._lost += item.lost
         self._count()
         finished = f"{self.progress.finished} of {self.progress.total} psets were finished"
-        return Interrupted(f"{self.stage.name}: interrupted; {finished}, and are in this exception's results", self.results())
+        return Interrupted(f"{self.stage.name}: interrupted; {finished} and are in `results`", self.results())
 
     def _why_no_start(self) -> str:
         return (

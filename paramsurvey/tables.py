@@ -1,14 +1,14 @@
 """Tables: the psets of a survey as columns, its answers as columns, and the frames that users see.
 
-`PsetTable` is what a survey begins with, `Answers` collects what comes back, `Table` is what it ends with. In a `Table`
-every value is the object that went in; only its `frame` decides on dtypes, once, from all the values of a column.
+A `Table` is what a survey begins and ends with; `joined` makes the one from the other. In a `Table` every value is the
+object that went in; only its `frame` decides on dtypes, once, from all the values of a column.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, groupby, islice
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain, groupby
 from typing import Any
 
 import attrs
@@ -18,7 +18,6 @@ import pandas as pd
 from paramsurvey.dtypes import column_with_holes, exact_array, exact_column, exact_labels
 from paramsurvey.engine.columns import (
     HOLE,
-    RESERVED,
     Column,
     Keys,
     Pset,
@@ -32,8 +31,7 @@ from paramsurvey.engine.columns import (
 )
 from paramsurvey.engine.records import ChunkRows, Part
 from paramsurvey.errors import PsetError
-
-_WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the results of another survey"
+from paramsurvey.psets import dicts_of, refuse_reserved
 
 
 @attrs.frozen(eq=False)
@@ -167,16 +165,6 @@ def table_of(psets: Any, limit: int | None = None) -> Table:
     return table
 
 
-def refuse_reserved(keys: Keys) -> None:
-    """Refuse psets that have a column with the name of one of ours."""
-    reserved = RESERVED.intersection(keys)
-    if reserved:
-        raise PsetError(
-            f"the psets have a column {min(reserved)!r}, which is the name of one of our own columns: rename it; "
-            f"or, if these are the missing psets of another survey, use its missing_psets()"
-        )
-
-
 def _table_of_frame(frame: pd.DataFrame) -> Table:
     if not frame.columns.is_unique:
         twice = list(frame.columns[frame.columns.duplicated()].unique())
@@ -189,67 +177,27 @@ def _values_of(series: pd.Series[Any]) -> Column:
     """Return a frame's column as the Python values that a worker sees."""
     if series.dtype in (np.dtype(np.int64), np.dtype(np.float64)):
         values = array("q" if series.dtype.kind == "i" else "d")
-        values.frombytes(memoryview(np.ascontiguousarray(series.to_numpy())).cast("B"))
+        values.frombytes(series.to_numpy().tobytes())
         return values
     return pack(list(series))
 
 
-def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
-    """Return psets that the user has as dicts, as a list of plain ones; None if they come as a table.
+def joined(psets: Table, parts: list[tuple[int, Part]]) -> Table:
+    """Put answers beside their psets, in the order of the psets; parts may have come in any order.
 
-    Raises
-    ------
-    PsetError
-        They are neither, or one of them is no dict.
+    Parameters
+    ----------
+    psets : Table
+        All psets; those without an answer are left out.
+    parts : list of (int, Part)
+        The answers, with the row at which each part begins.
     """
-    if isinstance(psets, pd.DataFrame) or isinstance(getattr(psets, "table", None), Table):
-        return None
-    if isinstance(psets, Mapping):
-        raise PsetError(
-            f"the psets are one {type(psets).__name__} with the keys {_some(psets)}: wrap a single pset in a list, "
-            "or make all combinations of lists of values with params.product()"
-        )
-    if isinstance(psets, str | bytes) or not isinstance(psets, Iterable):
-        raise PsetError(f"the psets are {_short(psets)}, a {type(psets).__name__}: {_WHAT_PSETS_ARE}")
-    rows = list(psets) if limit is None else list(islice(psets, limit))
-    if set(map(type, rows)) - {dict}:
-        rows = [_as_dict(row, position) for position, row in enumerate(rows)]
-    return rows
-
-
-def _as_dict(row: Any, position: int) -> dict[Hashable, Any]:
-    if isinstance(row, Mapping):
-        return dict(row)
-    raise PsetError(f"pset {position} is {_short(row)}, a {type(row).__name__}, not a dict: {_WHAT_PSETS_ARE}")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _some(keys: Iterable[Hashable]) -> str:
-    names = [repr(key) for key in islice(keys, 6)]
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-
-
-@attrs.define
-class Answers:
-    """Collects the parts of a survey as they come, in any order, and makes one table of them."""
-
-    _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)
-
-    def add(self, start: int, part: Part) -> None:
-        """Add a part whose first row is `start`."""
-        self._parts.append((start, part))
-
-    def finish(self, total: int) -> tuple[np.ndarray[Any, Any] | None, Table]:
-        """Return which rows have answers (None: all of `total`), and the answers in the order of the rows."""
-        parts = sorted(self._parts, key=lambda item: item[0])
-        rows = _answered(parts, total)
-        keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
-        columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
-        return rows, Table(keys, columns, total if rows is None else len(rows))
+    parts = sorted(parts, key=lambda item: item[0])
+    rows = _answered(parts, psets.count)
+    keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
+    columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
+    finished = psets.take(rows)
+    return finished.beside(Table(keys, columns, finished.count))
 
 
 def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any] | None:

@@ -16,7 +16,6 @@ those that left the group for a session of their own are found as well.
 from __future__ import annotations
 
 import errno
-import functools
 import inspect
 import math
 import numbers
@@ -28,115 +27,21 @@ import string
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from paramsurvey.callables import Worker as Worker  # public here, too
+from paramsurvey.callables import as_worker as as_worker
+from paramsurvey.callables import refuse_deferred, short, signature_of
+from paramsurvey.callables import worker_name as worker_name
 from paramsurvey.errors import OptionError, OptionTypeError, ParamsurveyError, PsetError, WorkerError
 
 if TYPE_CHECKING:
     import psutil
 
-Worker: TypeAlias = Callable[[dict[Any, Any], Mapping[str, Any], Any], dict[Any, Any] | None]
-
-_CALL = "worker(pset, system_kwargs, user_kwargs)"
 _SUPPLIED = ("system_kwargs", "user_kwargs", "seed")
 _WRAP_IT = "write a function of named parameters around it, and hand over that"
-
-
-# Any callable
-
-
-def as_worker(obj: Any) -> Worker:
-    """Return `obj` itself if it can be used as a worker, and refuse it with the reason if not.
-
-    A worker is any callable that takes three positional arguments, whatever their names. A builtin that does not tell
-    its parameters is taken at its word.
-
-    Parameters
-    ----------
-    obj : callable
-        What the user handed over.
-
-    Raises
-    ------
-    WorkerError
-        `obj` cannot be called, cannot be called with three arguments, is a class, or is a coroutine or generator
-        function, whose calls return before anything is computed.
-
-    Examples
-    --------
-    >>> as_worker(lambda pset, system_kwargs, user_kwargs: {"c": pset["a"] + 1})({"a": 1}, {}, {})
-    {'c': 2}
-    >>> as_worker(lambda width, height: width * height)
-    Traceback (most recent call last):
-    ...
-    paramsurvey.errors.WorkerError: <lambda> takes (width, height), but it is called with three arguments, \
-as worker(pset, system_kwargs, user_kwargs); workers.keywords makes a worker from a function of named parameters
-    """
-    if isinstance(obj, type):
-        raise WorkerError(f"the worker is the class {obj.__name__!r}; hand over a function, or an instance: {_CALL}")
-    if not callable(obj):
-        raise WorkerError(f"the worker is {_short(obj)} ({type(obj).__name__}), which cannot be called: {_CALL}")
-    _refuse_deferred(obj)
-    # What counts is what this callable takes, not what a function that it decorates takes.
-    signature = _signature(obj, follow_wrapped=False)
-    if signature is not None:
-        _refuse_other_than_three(obj, signature)
-    worker: Worker = obj
-    return worker
-
-
-def worker_name(obj: Any) -> str:
-    """Return a readable name for a callable: the function's name, or the class's for an instance.
-
-    Examples
-    --------
-    >>> worker_name(worker_name), worker_name(functools.partial(worker_name)), worker_name(lambda: 0)
-    ('worker_name', 'worker_name', '<lambda>')
-    """
-    while isinstance(obj, functools.partial):
-        obj = obj.func
-    name = getattr(obj, "__name__", None)
-    return name if isinstance(name, str) else type(obj).__name__
-
-
-def _refuse_other_than_three(obj: Callable[..., Any], signature: inspect.Signature) -> None:
-    try:
-        signature.bind(None, None, None)
-    except TypeError:
-        raise WorkerError(
-            f"{worker_name(obj)} takes {_parameter_list(signature)}, but it is called with three arguments, as {_CALL};"
-            " workers.keywords makes a worker from a function of named parameters"
-        ) from None
-
-
-def _parameter_list(signature: inspect.Signature) -> str:
-    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
-    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
-
-
-def _refuse_deferred(obj: Callable[..., Any]) -> None:
-    """Refuse what returns a promise of an answer when it is called."""
-    for code in (obj, type(obj).__call__):
-        if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
-            raise WorkerError(
-                f"{worker_name(obj)} is an async function: a call returns before it has run;"
-                " hand over a plain function that calls asyncio.run"
-            )
-        if inspect.isgeneratorfunction(code):
-            raise WorkerError(
-                f"{worker_name(obj)} is a generator function (it has a yield): a call returns before it has run;"
-                " return one dict instead"
-            )
-
-
-def _signature(obj: Callable[..., Any], *, follow_wrapped: bool) -> inspect.Signature | None:
-    """Return the signature, or None for a callable that does not tell it."""
-    try:
-        return inspect.signature(obj, follow_wrapped=follow_wrapped)
-    except (ValueError, TypeError):
-        return None
 
 
 # Functions of named parameters
@@ -191,9 +96,9 @@ class _Parameters:
 
 def _parameters_of(func: Callable[..., Any]) -> _Parameters:
     if not callable(func):
-        raise WorkerError(f"workers.keywords needs a function, not {_short(func)} ({type(func).__name__})")
-    _refuse_deferred(func)
-    signature = _signature(func, follow_wrapped=True)
+        raise WorkerError(f"workers.keywords needs a function, not {short(func)} ({type(func).__name__})")
+    refuse_deferred(func)
+    signature = signature_of(func, follow_wrapped=True)
     if signature is None:
         raise WorkerError(f"{worker_name(func)} does not tell the names of its parameters: {_WRAP_IT}")
     parameters = list(signature.parameters.values())
@@ -222,15 +127,15 @@ def _output_names(output: Any) -> str | tuple[str, ...] | None:
     if output is None:
         return None
     if isinstance(output, Set | Mapping):
-        raise WorkerError(f"output={_short(output)} has no order; write a tuple of names")
+        raise WorkerError(f"output={short(output)} has no order; write a tuple of names")
     try:
         names = (output,) if isinstance(output, str) else tuple(output)
     except TypeError:
-        raise WorkerError(f"output={_short(output)} is neither a name nor a sequence of names") from None
+        raise WorkerError(f"output={short(output)} is neither a name nor a sequence of names") from None
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise WorkerError(f"output={_short(output)}: a name, or a sequence of at least one name, each a text")
+        raise WorkerError(f"output={short(output)}: a name, or a sequence of at least one name, each a text")
     if len(set(names)) < len(names):
-        raise WorkerError(f"output={_short(output)} has the same name twice")
+        raise WorkerError(f"output={short(output)} has the same name twice")
     return output if isinstance(output, str) else names
 
 
@@ -317,7 +222,7 @@ class Keywords:
         if value is None or isinstance(value, dict):
             return value
         raise WorkerError(
-            f"{self.__name__} returned {_short(value)} ({type(value).__name__}), not a dict;"
+            f"{self.__name__} returned {short(value)} ({type(value).__name__}), not a dict;"
             f' workers.keywords({self.__name__}, output="...") gives the value a name'
         )
 
@@ -325,7 +230,7 @@ class Keywords:
         """Return the elements of a returned sequence: as many as there are names."""
         assert isinstance(self.output, tuple)
         wanted = f"output={self.output!r} needs a sequence of {len(self.output)}"
-        got = f"{self.__name__} returned {_short(value)} ({type(value).__name__})"
+        got = f"{self.__name__} returned {short(value)} ({type(value).__name__})"
         # These have a length too, but their elements are not what was meant, or have no order.
         if isinstance(value, str | bytes | Mapping | Set):
             raise WorkerError(f"{got}; {wanted}")
@@ -439,7 +344,7 @@ class CommandError(ParamsurveyError, subprocess.CalledProcessError):
         ended = f"ended with return code {self.returncode}"
         if self.returncode < 0:
             ended = f"was ended by signal {-self.returncode} ({signal.strsignal(-self.returncode)})"
-        return f"command {_short(self.cmd)} {ended}; {_tail(self.stderr)}"
+        return f"command {short(self.cmd)} {ended}; {_tail(self.stderr)}"
 
 
 _FIELD = re.compile(r"([^.\[\]]+)(?:\.[^.\[\]]+|\[[^\]]+\])*")
@@ -477,7 +382,7 @@ class Template:
             names = tuple(dict.fromkeys(_names_in(self.text)))
         except ValueError as err:
             raise WorkerError(
-                f"template {_short(self.text)} cannot be read: {err}; write {{name}} for a parameter,"
+                f"template {short(self.text)} cannot be read: {err}; write {{name}} for a parameter,"
                 " and double literal braces: {{ }}"
             ) from None
         if self.quoted:
@@ -491,7 +396,7 @@ class Template:
             before += literal
             if field is not None and set(_CLOSED.sub("", before)) & set("'\"\\"):
                 raise WorkerError(
-                    f"template {_short(self.text)} has {{{field}}} inside quotes or after a backslash;"
+                    f"template {short(self.text)} has {{{field}}} inside quotes or after a backslash;"
                     " values are quoted already: leave them out"
                 )
 
@@ -505,13 +410,13 @@ class Template:
         for name in self.names:
             if name not in pset:
                 raise PsetError(
-                    f"template {_short(self.text)} needs {name!r}, which the pset does not have; {_it_has(pset)}"
+                    f"template {short(self.text)} needs {name!r}, which the pset does not have; {_it_has(pset)}"
                 )
         try:
             return "".join(self._pieces(pset))
         except (ValueError, TypeError, LookupError, AttributeError) as err:
             raise PsetError(
-                f"template {_short(self.text)} cannot be filled in: {err}; {_values(pset, self.names)}"
+                f"template {short(self.text)} cannot be filled in: {err}; {_values(pset, self.names)}"
             ) from err
 
     def _pieces(self, pset: Mapping[Any, Any]) -> Iterator[str]:
@@ -542,14 +447,14 @@ def _templates(args: Any, shell: bool) -> tuple[Template, ...]:
     if shell:
         if not isinstance(args, str):
             raise WorkerError(
-                f"a command with shell=True is one string, not {_short(args)}; leave shell=True out for a list"
+                f"a command with shell=True is one string, not {short(args)}; leave shell=True out for a list"
             )
         if not args.strip():
             raise WorkerError("the command is empty")
         return (Template(args, quoted=True),)
     if isinstance(args, str | bytes):
         raise WorkerError(
-            f"the command {_short(args)} is one string; make it a list with shlex.split, or hand it to"
+            f"the command {short(args)} is one string; make it a list with shlex.split, or hand it to"
             " the shell with shell=True"
         )
     try:
@@ -557,7 +462,7 @@ def _templates(args: Any, shell: bool) -> tuple[Template, ...]:
     except TypeError as err:
         if isinstance(err, ParamsurveyError):
             raise
-        raise WorkerError(f"a command is a list of texts, not {_short(args)}") from None
+        raise WorkerError(f"a command is a list of texts, not {short(args)}") from None
     if not templates or not templates[0].text:
         raise WorkerError("the command is empty")
     return templates
@@ -568,7 +473,7 @@ def _text_or_path(what: str, value: Any) -> Template:
         return Template(value)
     if isinstance(value, os.PathLike):
         return Template.literal(os.fsdecode(value))
-    raise OptionTypeError(f"{what} is {_short(value)} ({type(value).__name__}); write it as a text or a path")
+    raise OptionTypeError(f"{what} is {short(value)} ({type(value).__name__}); write it as a text or a path")
 
 
 def _text_or_bytes(stdin: Any) -> Template | bytes | None:
@@ -576,19 +481,19 @@ def _text_or_bytes(stdin: Any) -> Template | bytes | None:
         return stdin
     if isinstance(stdin, str):
         return Template(stdin)
-    raise OptionTypeError(f"stdin is {_short(stdin)} ({type(stdin).__name__}); write it as a text or bytes")
+    raise OptionTypeError(f"stdin is {short(stdin)} ({type(stdin).__name__}); write it as a text or bytes")
 
 
 def _variables(env: Any) -> tuple[tuple[str, Template], ...]:
     if env is None:
         return ()
     if not isinstance(env, Mapping):
-        raise OptionTypeError(f"env is {_short(env)} ({type(env).__name__}); write a dict of texts")
+        raise OptionTypeError(f"env is {short(env)} ({type(env).__name__}); write a dict of texts")
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):
-            raise OptionTypeError(f"env has {_short(name)}: {_short(value)}; names and values are texts")
+            raise OptionTypeError(f"env has {short(name)}: {short(value)}; names and values are texts")
         if not name or set(name) & set("=\0"):
-            raise OptionError(f"env has the name {_short(name)}, which no variable can have")
+            raise OptionError(f"env has the name {short(name)}, which no variable can have")
     return tuple((name, Template(value)) for name, value in env.items())
 
 
@@ -596,7 +501,7 @@ def _positive_seconds(timeout: Any) -> float | None:
     if timeout is None:
         return None
     if isinstance(timeout, bool) or not isinstance(timeout, numbers.Real):
-        raise OptionTypeError(f"timeout={_short(timeout)} is not a number of seconds, nor None for no limit")
+        raise OptionTypeError(f"timeout={short(timeout)} is not a number of seconds, nor None for no limit")
     seconds = float(timeout)
     if not 0 < seconds < math.inf:
         raise OptionError(f"timeout={timeout} is not a positive number of seconds; None means no limit")
@@ -682,7 +587,7 @@ class Command:
         except subprocess.TimeoutExpired as late:
             _end(program, mark)
             raise TimeoutError(
-                f"command {_short(line.shown)} took longer than timeout={self.timeout:g} seconds and was killed, with"
+                f"command {short(line.shown)} took longer than timeout={self.timeout:g} seconds and was killed, with"
                 f" all that it had started; {_tail(_decoded(late.stderr or b'') if self.capture else None)}"
             ) from None
         except FileNotFoundError as err:  # nothing was started
@@ -816,24 +721,16 @@ _TAIL_CHARACTERS = 2000
 _KEYS = 30
 
 
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  # a message about an object must not fail for its repr
-        text = f"<{type(value).__name__} whose repr fails>"
-    return text if len(text) <= _SHORT else f"{text[: _SHORT - 10]} ... {text[-5:]}"
-
-
 def _it_has(pset: Mapping[Any, Any]) -> str:
     if not pset:
         return "it has no keys"
-    keys = [_short(key) for key in pset]
+    keys = [short(key) for key in pset]
     more = f" and {len(keys) - _KEYS} more" if len(keys) > _KEYS else ""
     return f"it has: {', '.join(keys[:_KEYS])}{more}"
 
 
 def _values(pset: Mapping[Any, Any], names: Iterable[str]) -> str:
-    return ", ".join(f"{name}={_short(pset[name])}" for name in names)
+    return ", ".join(f"{name}={short(pset[name])}" for name in names)
 
 
 def _tail(stderr: str | None) -> str:

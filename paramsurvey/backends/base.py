@@ -1,8 +1,12 @@
 """The narrow waist between the engine and whatever executes.
 
-A backend is handed one thing to call at a time and returns a standard `concurrent.futures.Future` for it. It never loops
-over psets, never retries and never counts; it says how a submission was lost (`engine.records.TaskLost`) and the engine
-decides what that means.
+A backend is handed one thing to call at a time and returns a standard `concurrent.futures.Future` for it. It never
+loops over psets, never retries and never counts; it says how a submission was lost (`engine.records.TaskLost`) and the
+engine decides what that means.
+
+Two methods go beyond the five of the design. `Backend.recall` takes rows back from a chunk that turned out to be slow,
+so that no pset waits behind a busy worker while another is idle. `engine.loop.Drivable` lets the thread that waits do
+the backend's own work; only a backend in whose costs a change of threads counts needs it.
 """
 
 from __future__ import annotations
@@ -25,21 +29,17 @@ class Published(Handle, Protocol):
 
 @runtime_checkable
 class Backend(Protocol):
-    """What executes chunks.
-
-    Attributes
-    ----------
-    name : str
-        What ``paramsurvey.backend()`` says.
-    can_kill : bool
-        Whether `kill` and a ``timeout`` have an effect; where not, ``timeout=`` is refused.
-    """
+    """What executes chunks."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What ``paramsurvey.backend()`` says."""
+        ...
 
     @property
-    def can_kill(self) -> bool: ...
+    def can_kill(self) -> bool:
+        """Whether `kill` and a ``timeout`` have an effect; where not, ``timeout=`` is refused."""
+        ...
 
     def slots(self) -> int:
         """Return how many submissions can run at once; it may change while a survey runs."""

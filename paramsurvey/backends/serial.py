@@ -8,8 +8,7 @@ from typing import Any
 
 import attrs
 
-from paramsurvey.engine.pickling import dumps_by_value
-from paramsurvey.engine.records import TaskOptions, Unsendable
+from paramsurvey.engine.records import TaskOptions
 
 
 @attrs.frozen

@@ -1,9 +1,9 @@
 """How many rows travel together: as many as fill a target time, never so many that a worker could starve at the end.
 
 The first chunk of every slot is one row. From what the workers measured follows how many rows fill `TARGET_SECONDS`;
-that many are sent, but never more than half of what each slot has yet to expect (guided self-scheduling: Polychronopoulos
-and Kuck, IEEE Transactions on Computers C-36, 1987), unless they are over within `LEAST_SECONDS`, nor more than
-`TARGET_BYTES` of answers. So a survey with no more psets than slots always runs them all at once.
+that many are sent, but never more than half of what each slot has yet to expect (guided self-scheduling:
+Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987), unless they are over within `LEAST_SECONDS`,
+nor more than `TARGET_BYTES` of answers. So a survey with no more psets than slots always runs them all at once.
 """
 
 from __future__ import annotations

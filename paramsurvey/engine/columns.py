@@ -80,7 +80,7 @@ def typed(values: list[Any]) -> Column:
 
 def _pack_numpy(kind: type, values: list[Any]) -> Column:
     np = sys.modules["numpy"]  # its own type is here, so it was imported
-    if issubclass(kind, (np.number, np.bool_)):
+    if issubclass(kind, (np.number, np.bool_)) and kind is not np.timedelta64:  # whose values have units of their own
         packed: Column = np.array(values, dtype=kind)
         return packed
     return values

@@ -193,17 +193,6 @@ class Dispatcher:
             self._send_again(flight, first, flight.limit)
             flight.limit = first
 
-    def unreadable(self, flight: Flight, notice: Unreadable) -> list[Lost]:
-        """A part of a flight has come, and cannot be read: its rows travel alone from now on."""
-        if flight not in self._flights or notice.first >= flight.limit:
-            return []
-        rows = range(flight.returned, min(notice.first + notice.count, flight.limit))
-        flight.returned = rows.stop
-        failure = Failure("unpicklable", f"the answer cannot be unpickled: {notice.text}", notice.traceback)
-        lost = self._suspect(flight, rows, failure)
-        self.failures += len(lost)
-        return lost
-
     def ended(self, flight: Flight, error: TaskLost | None) -> list[Lost]:
         """A flight is over; return the rows that are lost by its end."""
         if flight not in self._flights:
@@ -217,9 +206,9 @@ class Dispatcher:
             lost = self._blame(flight, error.index, error)
         elif isinstance(error, Died | TimedOut) and rest:
             lost = self._blame(flight, rest[0], error) if len(rest) == 1 else self._suspect(flight, rest, None)
-        elif isinstance(error, Unsendable):
-            failure = Failure("unpicklable", f"the pset cannot be pickled: {error}", error.traceback)
-            lost = self._suspect(flight, rest, failure)
+        elif isinstance(error, Unsendable | Unreadable):
+            what = "the pset cannot be pickled" if isinstance(error, Unsendable) else "the answer cannot be unpickled"
+            lost = self._suspect(flight, rest, Failure("unpicklable", f"{what}: {error}", error.traceback))
         else:
             if isinstance(error, Unloadable | DiedLoading):
                 self._starts_failed += 1

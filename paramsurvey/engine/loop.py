@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -19,7 +19,7 @@ import attrs
 from paramsurvey.engine.columns import pack, unpack
 from paramsurvey.engine.dispatcher import Dispatcher, Flight, Lost, Taken
 from paramsurvey.engine.pickling import Frozen, thaw
-from paramsurvey.engine.records import ChunkRows, Died, Failure, GivenBack, Part, TaskLost, TaskOptions, Unreadable
+from paramsurvey.engine.records import ChunkRows, Died, Failure, GivenBack, Part, TaskLost, TaskOptions
 from paramsurvey.engine.worker import Handle, run_chunk, safe_repr
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Loop:
     def __attrs_post_init__(self) -> None:
         self._drivable = self.backend if isinstance(self.backend, Drivable) else None
 
-    def run(self) -> Iterator[Taken | Lost | None]:
+    def run(self) -> Generator[Taken | Lost | None, None, None]:
         """Yield what is finished and what is lost as it comes, and None now and then when nothing does.
 
         Closing the iterator, or an exception thrown into it, kills what is under way.
@@ -182,8 +182,6 @@ class Loop:
             return self._ended(flight, news)
         if isinstance(news, Part):
             return (self.dispatcher.returned(flight, thawed(news)),)
-        if isinstance(news, Unreadable):
-            return self.dispatcher.unreadable(flight, news)
         assert isinstance(news, GivenBack)
         self.dispatcher.gave_back(flight, news)
         return ()

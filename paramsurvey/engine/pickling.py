@@ -32,13 +32,14 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Cloudpickle, except that an open file is refused: a copy of its text would not be what the user had."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """Refuse open files; leave the rest to cloudpickle."""
         if isinstance(obj, io.IOBase) and not isinstance(obj, io.BytesIO | io.StringIO):
             raise TypeError(f"cannot pickle {type(obj).__name__!r} object: an open file cannot go to another process")
         return super().reducer_override(obj)
 
 
 @lru_cache(maxsize=1024)
-def is_atomic(kind: type) -> bool:
+def is_atomic(kind: Any) -> bool:
     """Tell whether values of exactly this type cannot change and need no care: numbers, text, None."""
     if kind in _ATOMS:
         return True

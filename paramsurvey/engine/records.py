@@ -42,7 +42,7 @@ class Part(NamedTuple):
     """
 
     first: int
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody needs here
     keys: Keys
     columns: list[Column]
     failures: list[tuple[int, Failure]]  # row number in the chunk, why
@@ -69,7 +69,7 @@ class ChunkRows(NamedTuple):
 
     keys: Keys
     columns: list[Column]
-    count: int
+    count: int  # type: ignore[assignment] # as above
     attempt: int
 
 
@@ -87,7 +87,7 @@ class Chunk:
         return self.stop - self.start
 
 
-def _nobody_listens(_part: Part | Unreadable | GivenBack) -> None:
+def _nobody_listens(_part: Part | GivenBack) -> None:
     """Take a part that nobody asked for."""
 
 
@@ -99,7 +99,7 @@ class TaskOptions(NamedTuple):
     rows : int
         How many psets the submission holds.
     on_part : callable
-        Called, from any thread, with each `Part`, `Unreadable` or `GivenBack` that comes before the end.
+        Called, from any thread, with each `Part` or `GivenBack` that comes before the end.
     may_queue : bool
         Whether the submission may wait behind another, because both are over in no time.
     timeout : float or None
@@ -111,21 +111,11 @@ class TaskOptions(NamedTuple):
     """
 
     rows: int = 1
-    on_part: Callable[[Part | Unreadable | GivenBack], None] = _nobody_listens
+    on_part: Callable[[Part | GivenBack], None] = _nobody_listens
     may_queue: bool = False
     timeout: float | None = None
     max_tasks: int | None = None
     backend_options: Mapping[str, Any] = MappingProxyType({})
-
-
-@attrs.frozen
-class Unreadable:
-    """A part whose answers could not be unpickled in the driver."""
-
-    first: int
-    count: int
-    text: str
-    traceback: str
 
 
 @attrs.frozen
@@ -165,6 +155,14 @@ class Killed(TaskLost):
 
 class Unsendable(TaskLost):
     """The arguments could not be pickled here, or not unpickled there."""
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback
+
+
+class Unreadable(TaskLost):
+    """What came back cannot be unpickled here."""
 
     def __init__(self, text: str, traceback: str = "") -> None:
         super().__init__(text)

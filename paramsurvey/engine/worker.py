@@ -1,8 +1,8 @@
 """The worker's side: dicts in, answers out, and nothing that a worker does gets past here.
 
-`run_chunk` is what every backend executes. It makes the psets of a chunk, calls the user's function on each, and returns
-a `Part`. Whatever the function raises, also `SystemExit` and `KeyboardInterrupt`, becomes text in that part; whatever it
-returns is checked here, where the pset still is.
+`run_chunk` is what every backend executes. It makes the psets of a chunk, calls the user's function on each, and
+returns a `Part`. Whatever the function raises, also `SystemExit` and `KeyboardInterrupt`, becomes text in that part;
+whatever it returns is checked here, where the pset still is.
 
 Beside it stands a `Monitor`, through which a backend that can look into a running process learns which pset is running,
 asks for what is finished so far, and asks to stop after the current pset. What it costs per pset is the reason for its
@@ -17,15 +17,25 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from sys import getrefcount
 from time import perf_counter
 from types import CodeType
 from typing import Any, NamedTuple, Protocol
 
-from paramsurvey.engine.columns import HOLE, RESERVED, Column, Keys, Pset, all_have_exactly, columns_if_uniform, cut, pack, psets_of
-from paramsurvey.engine.pickling import LARGE, freeze, is_atomic
+from paramsurvey.engine.columns import (
+    HOLE,
+    RESERVED,
+    Column,
+    Keys,
+    Pset,
+    all_have_exactly,
+    columns_if_uniform,
+    cut,
+    pack,
+    psets_of,
+)
+from paramsurvey.engine.pickling import LARGE, freeze, is_atomic, thaw
 from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, SurveyInterrupt, Work
 from paramsurvey.fingerprint import pset_seed
 
@@ -43,26 +53,22 @@ class Handle(Protocol):
 
 
 class Monitor(Protocol):
-    """How a backend watches a running chunk.
-
-    Attributes
-    ----------
-    index : sequence of one int
-        Written before each pset: its row in the chunk.
-    attention : sequence of one int
-        Read before each pset: not zero if `attend` should be called.
-    can_flush : bool
-        Whether parts can be sent ahead.
-    """
+    """How a backend watches a running chunk."""
 
     @property
-    def index(self) -> MutableSequence[int]: ...
+    def index(self) -> MutableSequence[int]:
+        """One int, written before each pset: its row in the chunk."""
+        ...
 
     @property
-    def attention(self) -> MutableSequence[int]: ...
+    def attention(self) -> MutableSequence[int]:
+        """One int, read before each pset: not zero if `attend` should be called."""
+        ...
 
     @property
-    def can_flush(self) -> bool: ...
+    def can_flush(self) -> bool:
+        """Whether parts can be sent ahead."""
+        ...
 
     def attend(self) -> tuple[bool, bool]:
         """Return whether a part is wanted now, and whether to stop after it."""
@@ -138,7 +144,7 @@ def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = N
     monitor.index[0] = BETWEEN
     run = ChunkRun(work, ChunkRows(*rows), monitor)
     before = os.getcwd() if work.cwd else None
-    if before == work.cwd:
+    if before is None or work.cwd is None or before == work.cwd:
         return run.to_the_end()
     os.chdir(work.cwd)
     try:
@@ -191,7 +197,8 @@ class ChunkRun:
     def _run_batch(self, batch: list[Pset], system_kwargs: SystemKwargs) -> tuple[float, int]:
         """Run psets until the end or until there is attention to be given; return mean seconds and how many."""
         began = perf_counter()
-        self.answers = answers = []
+        answers: list[Any] = []
+        self.answers = answers
         self._call(batch, system_kwargs)
         del answers[len(batch) :]  # an interrupt after the last answer belongs to nobody
         done = len(answers)
@@ -207,7 +214,7 @@ class ChunkRun:
         while True:
             try:
                 # The hot loop. Everything else that a pset costs is done for many at a time.
-                for index[0], pset in enumerate(rest, self.row + len(self.answers)):  # noqa: B020 - the slot is the aim
+                for index[0], pset in enumerate(rest, self.row + len(self.answers)):
                     if attention[0]:
                         return
                     append(worker(pset, system_kwargs, user_kwargs))
@@ -306,7 +313,7 @@ class ChunkRun:
         if not RESERVED.isdisjoint(merged):
             return Failure("raised", _reserved(RESERVED.intersection(merged)))
         try:
-            return {key: self._frozen(value) for key, value in merged.items()}
+            return {checked_key(key): self._frozen(value) for key, value in merged.items()}
         except BaseException as exc:  # noqa: BLE001 - a value's own pickling may raise anything
             text, stack = self._describe(exc)
             return Failure("unpicklable", f"the answer cannot be pickled: {text}", stack)
@@ -375,7 +382,7 @@ class Block(NamedTuple):
 
     keys: Keys
     columns: list[list[Any]]
-    count: int
+    count: int  # type: ignore[assignment] # hides tuple.count, which nobody needs here
 
 
 def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
@@ -390,12 +397,21 @@ def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
     return keys, columns
 
 
+def checked_key(key: Hashable) -> Hashable:
+    """Return a key that can travel; raises what its own pickling or unpickling raises."""
+    if not is_atomic(type(key)):
+        thaw(freeze(key, beside=False))
+    return key
+
+
 def are_held(answers: list[Any]) -> list[bool]:
     """Tell of each answer whether anybody but this list refers to it, so that it may be changed behind our back.
 
     That is what a worker does that fills and returns one and the same dict at every call.
     """
-    return [answer is not None and count > _HELD_BY_A_LIST for answer, count in zip(answers, _holders(answers))]
+    # Not zip(): it would hold each answer itself while it counts.
+    counts = list(_holders(answers))
+    return [answer is not None and counts[i] > _HELD_BY_A_LIST for i, answer in enumerate(answers)]
 
 
 def any_is_held(answers: list[Any]) -> bool:
@@ -414,7 +430,7 @@ def can_change(answer: Any) -> bool:
     """Tell whether an answer, or a value in it, might have been changed after it was returned."""
     if answer is None:
         return False
-    return type(answer) is not dict or not all(map(is_atomic, map(type, answer.values())))
+    return type(answer) is not dict or not all(is_atomic(type(value)) for value in answer.values())
 
 
 def same(one: Any, other: Any) -> bool:

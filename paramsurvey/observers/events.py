@@ -9,7 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from paramsurvey.engine.columns import Pset
     from paramsurvey.engine.records import Failure
-    from paramsurvey.results import MapProgress
+    from paramsurvey.progress import MapProgress
     from paramsurvey.stats import PerfStats
 
 

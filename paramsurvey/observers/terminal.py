@@ -22,7 +22,7 @@ from paramsurvey.observers.events import (
 )
 
 if TYPE_CHECKING:
-    from paramsurvey.results import MapProgress
+    from paramsurvey.progress import MapProgress
     from paramsurvey.stats import PerfStats
 
 SECONDS_BETWEEN = {0: float("inf"), 1: 30.0, 2: 1.0, 3: 0.0}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+from paramsurvey.callables import Worker, as_worker, worker_name
 from paramsurvey.engine.records import Work
 from paramsurvey.options import Options
-from paramsurvey.workers import Worker, as_worker, worker_name
 
 
 @attrs.frozen

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-import psutil
-
 from paramsurvey.backends.multiprocessing.constants import ConstantStore, PublishedFile, make_folder
 from paramsurvey.backends.multiprocessing.pool import Pool
 from paramsurvey.engine.records import TaskOptions
@@ -81,6 +79,8 @@ class MultiprocessingBackend:
 
     def resources(self) -> dict[str, Any]:
         """Return the cores in use, and the machine's memory in bytes."""
+        import psutil  # here, because few ask, and everybody would pay
+
         return {"num_cores": self._slots, "memory": psutil.virtual_memory().total}
 
     def close(self) -> None:
@@ -90,6 +90,6 @@ class MultiprocessingBackend:
 
 
 def _environment(slots: int) -> dict[str, str]:
-    """Return the workers' environment: numerical libraries get this worker's share of the cores, unless told otherwise."""
+    """Return the workers' environment: numerical libraries get a worker's share of the cores, unless told otherwise."""
     share = str(max(1, available_cores() // slots))
     return {**dict.fromkeys(THREADS_VARIABLES, share), **os.environ}

@@ -64,7 +64,7 @@ class SlotMonitor:
 def serve(tasks: int, results: int, slot: memoryview) -> None:
     """Run tasks until the pipe ends."""
     monitor = SlotMonitor(slot, results)
-    with open(tasks, "rb", buffering=1 << 16) as pipe:  # noqa: PTH123 - a descriptor
+    with open(tasks, "rb", buffering=1 << 16) as pipe:
         while (frame := read_frame(pipe)) is not None:
             monitor.begin(frame.ticket)
             _run(frame, monitor)

@@ -1,9 +1,9 @@
 """Constants: serialised once, written once into shared memory, read by every worker process that needs them.
 
-A constant is a file: the pickle first, its large buffers behind it, each at a page's boundary. A worker process maps the
-file copy-on-write, so a 200 MB array exists once on the machine, and a worker that writes to it changes only its own
-pages. The file lies in the session's own folder in ``/dev/shm`` where there is one with room, else in the folder for
-temporary files.
+A constant is a file: the pickle first, its large buffers behind it, each at a page's boundary. A worker process maps
+the file copy-on-write, so a 200 MB array exists once on the machine, and a worker that writes to it changes only its
+own pages. The file lies in the session's own folder in ``/dev/shm`` where there is one with room, else in the folder
+for temporary files.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class PublishedFile(NamedTuple):
             search_path, data = pickle.loads(pieces[0])
             sys.path += [place for place in search_path if place not in sys.path]
             return pickle.loads(data, buffers=pieces[1:])
-        except BaseException as exc:
+        except BaseException as exc:  # noqa: BLE001 - importing a user's module may raise anything
             raise Unloadable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from None
 
     def close(self) -> None:

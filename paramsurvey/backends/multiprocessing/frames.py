@@ -9,9 +9,8 @@ import pickle
 from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum
-from io import BufferedReader
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from paramsurvey.engine.pickling import Buffers, dumps, dumps_by_value
 
@@ -105,7 +104,7 @@ class Outbox:
         return True
 
 
-def read_frame(pipe: BufferedReader) -> Frame | None:
+def read_frame(pipe: BinaryIO) -> Frame | None:
     """Read one frame from a blocking pipe; None at its end."""
     head = pipe.read(_HEADER.size)
     if len(head) < _HEADER.size:
@@ -118,7 +117,7 @@ def read_frame(pipe: BufferedReader) -> Frame | None:
         buffer = bytearray(size)
         view = memoryview(buffer)
         while view:
-            view = view[pipe.readinto(view) :]
+            view = view[pipe.readinto(view) :]  # type: ignore[attr-defined] # it is a buffered reader
         buffers.append(buffer)
     return Frame(kind, ticket, body, buffers)
 

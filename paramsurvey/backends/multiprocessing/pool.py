@@ -5,11 +5,11 @@ Who owns what
 `Pool._lock` guards everything that a submission touches: the processes, their tasks and outboxes, and the list of idle
 ones. It is held for microseconds.
 
-`Pool._reactor` is held by the one thread that reads pipes, uses the selector, closes descriptors and completes futures.
-It completes them without `_lock`, because their callbacks are somebody else's code. That thread is the pool's own, which
-is there so that deadlines are kept and pipes are read whatever the user's threads do; but as long as a thread that
-waits for futures offers to do the work (`drive`), the pool's own only looks in every `STANDBY_SECONDS`. To wake a thread
-that waits costs 30 us and more, several times what the work itself costs.
+`Pool._reactor` is held by the one thread that reads pipes, uses the selector, closes descriptors and completes
+futures. It completes them without `_lock`, because their callbacks are somebody else's code. That thread is the
+pool's own, which is there so that deadlines are kept and pipes are read whatever the user's threads do; but as long
+as a thread that waits for futures offers to do the work (`drive`), the pool's own only looks in every
+`STANDBY_SECONDS`. To wake a thread that waits costs 30 us and more, several times what the work itself costs.
 
 Whoever needs both takes `_reactor` first.
 
@@ -22,8 +22,8 @@ The life of a process
                  └──► ending ─────────┴──► ended (the guard has reaped it; its tasks are resolved)
 
 *Ending* begins with a kill request: a deadline has passed, `kill` was called, or its pipe ended while it still lived.
-A process has ended only when the guard says so. Only then are its last frames read and its tasks resolved, so a part
-that was written before a death is never lost.
+A process has ended only when the guard says so, which may be later than the end of its pipe. Only then are its last
+frames read and its tasks resolved, so a part that was written before a death is never lost.
 
 A task's end is decided in one place, `_resolve`: a result frame, or the end of its process.
 """
@@ -64,13 +64,15 @@ from paramsurvey.engine.records import (
     TaskOptions,
     TimedOut,
     Unloadable,
+    Unreadable,
     Unsendable,
 )
-from paramsurvey.engine.worker import run_chunk
+from paramsurvey.engine.worker import run_chunk, safe_repr
 from paramsurvey.errors import BackendError
 
 TICK_SECONDS = 0.05
 STANDBY_SECONDS = 0.02
+MOST_GUARDS = 3
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
@@ -107,13 +109,14 @@ class Process:
     tasks: deque[Task] = attrs.field(factory=deque)
     outbox: Outbox = attrs.field(factory=Outbox)
     rows_done: int = 0
+    pipe_ended_at: float | None = None  # it is dead, or has closed its descriptors
     retired: bool = False
     ending: Callable[[int | None], TaskLost] | None = None  # why it was killed, told the row that was running
 
     @property
     def is_usable(self) -> bool:
         """Whether it may be given a task."""
-        return not self.retired and self.ending is None
+        return not self.retired and self.ending is None and self.pipe_ended_at is None
 
     def current_index(self) -> int | None:
         """Return the row its first task is running; None if it has not begun that task."""
@@ -157,6 +160,7 @@ class Pool:
         self._settling = 0
         self._closing = False
         self._broken: str | None = None
+        self._guards_lost = 0  # in a row, before one was ready
         self._wakeup, self._wake = socket.socketpair()
         self._wakeup.setblocking(False)
         self._wake.setblocking(False)
@@ -303,12 +307,19 @@ class Pool:
                 self._wake_up()
         except OSError:  # it is dead or has closed the pipe: its end is on its way
             process.outbox = Outbox()
-            self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
+            self._note_end_of_pipe(process)
 
     def _kill(self, process: Process, why: Callable[[int | None], TaskLost]) -> None:
         if process.ending is None:
             process.ending = why
             self._tell_guard(Verb.KILL, process.number)
+
+    def _note_end_of_pipe(self, process: Process) -> None:
+        """Give the guard time to tell how it ended; a process that lives on without its pipes is killed (`_tick`)."""
+        if process.pipe_ended_at is None:
+            process.pipe_ended_at = time.monotonic()
+        if process in self._idle:
+            self._idle.remove(process)
 
     def _retire(self, process: Process) -> None:
         """Let an idle process leave by itself."""
@@ -384,7 +395,7 @@ class Pool:
     def _patience(self) -> float | None:
         if self._settling:
             return words.SETTLE_SECONDS
-        return TICK_SECONDS if self._tasks or self._closing else None
+        return TICK_SECONDS if self._tasks or self._closing or len(self._idle) < len(self._processes) else None
 
     def _woken(self, _mask: int) -> None:
         try:
@@ -395,7 +406,7 @@ class Pool:
     def _look_after_pipes(self) -> None:
         """Tell the selector about new processes and about outboxes that wait."""
         with self._lock:
-            new, self._new = self._new, []
+            new, self._new = [process for process in self._new if process.number in self._processes], []
             wanting = {process for process in self._wanting if process.outbox and not process.retired}
             self._wanting = set(wanting)
         for process in new:
@@ -424,8 +435,8 @@ class Pool:
         if process.reader.at_end:
             self._unwatch(process.result_pipe)
             with self._lock:
-                if process.number in self._processes and not (process.retired and not process.tasks):
-                    self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
+                if process.number in self._processes:
+                    self._note_end_of_pipe(process)
 
     def _read(self, process: Process) -> None:
         for frame in process.reader.read():
@@ -455,7 +466,13 @@ class Pool:
                 return None
             task = process.tasks[0]
             task.last_part = time.monotonic()
-        part = frame.load()._replace(size=frame.size)
+        try:
+            part = frame.load()._replace(size=frame.size)
+        except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
+            lost = _unreadable(exc)
+            with self._lock:
+                self._kill(process, lambda _index: lost)
+            return None
         return lambda: task.options.on_part(part)
 
     def _forget(self, process: Process) -> Task:
@@ -472,6 +489,8 @@ class Pool:
         completions: list[Completion] = []
         with self._lock:
             for process in self._processes.values():
+                if process.pipe_ended_at is not None and now - process.pipe_ended_at >= TICK_SECONDS:
+                    self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
                 if process.tasks and process.ending is None:
                     pause = min(pause, self._look_at(process, now, completions))
         for completion in completions:
@@ -526,7 +545,9 @@ class Pool:
         whole = len(data) // MESSAGE.size * MESSAGE.size
         self._control_data = data[whole:]
         for verb, number, word in MESSAGE.iter_unpack(data[:whole]):
-            if verb == Verb.STARTED:
+            if verb == Verb.READY:
+                self._guards_lost = 0
+            elif verb == Verb.STARTED:
                 with self._lock:
                     if number in self._processes:
                         self._processes[number].pid = word
@@ -580,12 +601,21 @@ class Pool:
         return endings
 
     def _guard_is_gone(self) -> None:
-        """Nobody looks after the processes any more: end them all, and use this pool no longer."""
+        """Nobody looks after the processes any more: end them all, and start another guard for those that follow."""
         self._unwatch(self._control.fileno())
         with self._lock:
-            if not self._closing:
-                self._broken = "the guard process of the pool was killed; open a new session"
+            self._control.close()
+            self._guard.wait()
+            self._guards_lost += 1
+            if self._guards_lost >= MOST_GUARDS:
+                self._broken = f"the guard process of the pool has died {MOST_GUARDS} times; open a new session"
             processes = list(self._processes.values())
+            for process in processes:
+                process.ending = process.ending or (lambda _index: Killed("the guard process was killed"))
+            if not self._closing and not self._broken:
+                self._control, self._guard = start_guard(self._slots_fd, self._environment, self._folder)
+                self._control_data = b""
+                self._selector.register(self._control, selectors.EVENT_READ, self._hear_guard)
         for process in processes:
             if process.pid is not None:
                 _kill_group(process.pid)
@@ -619,7 +649,7 @@ def _outcome(frame: Frame) -> Any:
     try:
         content = frame.load()
     except BaseException as exc:  # noqa: BLE001 - a result's own class may raise anything
-        return Died(None, f"its result cannot be unpickled: {exc!r}")
+        return _unreadable(exc)
     if frame.kind == Kind.REFUSED:
         text, stack = content
         return Unsendable(f"it cannot be unpickled in the worker: {text}", stack)
@@ -636,6 +666,10 @@ def _resolve(task: Task, outcome: Any) -> Completion:
     if isinstance(outcome, BaseException):
         return lambda: task.future.set_exception(outcome)
     return lambda: task.future.set_result(outcome)
+
+
+def _unreadable(exc: BaseException) -> Unreadable:
+    return Unreadable(safe_repr(exc), traceback.format_exc())
 
 
 def _died(index: int | None, text: str) -> Died:

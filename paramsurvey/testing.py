@@ -1,0 +1,922 @@
+"""For those who write a backend: everything that the engine relies on, as tests to inherit.
+
+`BackendContract` is a class of tests in the style of pytest, which it does not import: each method whose name begins
+with ``test_`` makes a backend, puts one claim of `paramsurvey.backends.base` to it, and raises `AssertionError` if the
+claim does not hold. Every wait ends: a backend that hangs fails.
+
+>>> from paramsurvey.backends.serial import SerialBackend
+>>> class TestSerial(BackendContract):
+...     in_process = True
+...
+...     def make_backend(self):
+...         return SerialBackend()
+>>> TestSerial().test_a_result_comes_back()
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import unittest
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+import psutil
+
+from paramsurvey.backends.base import Backend
+from paramsurvey.engine.columns import columns_of, psets_of
+from paramsurvey.engine.loop import thawed
+from paramsurvey.engine.records import (
+    ChunkRows,
+    Died,
+    GivenBack,
+    Killed,
+    Part,
+    TaskLost,
+    TaskOptions,
+    TimedOut,
+    Unreadable,
+    Unsendable,
+    Work,
+)
+from paramsurvey.engine.worker import run_chunk, safe_repr
+from paramsurvey.errors import BackendError
+from paramsurvey.fingerprint import typed_bytes
+
+if TYPE_CHECKING:
+    from paramsurvey.engine.worker import Handle
+
+Address = tuple[str, int]
+Contract = TypeVar("Contract", bound="BackendContract")
+
+WAITS_IN_A_TEST = 4
+MEGABYTE = 2**20
+
+
+def bounded(test: Callable[[Contract], None]) -> Callable[[Contract], None]:
+    """Let a test fail that takes longer than all its waits together: a call into the backend does not return."""
+
+    @wraps(test)
+    def in_a_thread(contract: Contract) -> None:
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                test(contract)
+            except BaseException as exc:  # noqa: BLE001 - it is raised below
+                raised.append(exc)
+
+        thread = threading.Thread(target=run, name="paramsurvey-contract", daemon=True)
+        thread.start()
+        thread.join(WAITS_IN_A_TEST * contract.patience)
+        claim(not thread.is_alive(), f"{test.__name__}: a call into the backend has not returned")
+        if raised:
+            raise raised[0]
+
+    return in_a_thread
+
+
+class BackendContract:
+    """Everything that the engine relies on in a backend; inherit it, say how to make one, and run pytest.
+
+    Attributes
+    ----------
+    can_kill : bool
+        Whether the backend ends calls by `kill`, by deadline and by closing, and survives the death of what runs them;
+        must be what the backend itself says.
+    in_process : bool
+        Whether calls run in the process that submits them, so that nothing is pickled.
+    patience : float
+        Seconds that anything may take before it is said to hang.
+
+    Examples
+    --------
+    >>> from paramsurvey.backends.serial import SerialBackend
+    >>> class TestSerial(BackendContract):
+    ...     in_process = True
+    ...
+    ...     def make_backend(self):
+    ...         return SerialBackend()
+
+    pytest finds the tests of such a class. One of them, by hand:
+
+    >>> TestSerial().test_an_exception_comes_back()
+    """
+
+    can_kill: bool = False
+    in_process: bool = False
+    patience: float = 30.0
+
+    def make_backend(self) -> Backend:
+        """Return a new backend, with at least two slots if it can; the test closes it. To be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} must override make_backend()")
+
+    def running(self) -> set[Any]:
+        """Return what there must be no more of after `close` than before: threads, and processes of ours."""
+        return set(threading.enumerate()) | set(psutil.Process().children(recursive=True))
+
+    @contextmanager
+    def opened(self) -> Iterator[Backend]:
+        """Make a backend, and close it."""
+        backend = self.make_backend()
+        try:
+            yield backend
+        finally:
+            backend.close()
+
+    # What it says of itself
+
+    @bounded
+    def test_it_is_a_backend(self) -> None:
+        """It has every method of the protocol, a name, and says truly whether it can kill."""
+        with self.opened() as backend:
+            claim(isinstance(backend, Backend), f"{backend!r} lacks a method or attribute of Backend")
+            claim(isinstance(backend.name, str) and bool(backend.name), f"its name is {backend.name!r}, not a text")
+            claim(
+                backend.can_kill is self.can_kill,
+                f"can_kill is {backend.can_kill!r}, the test class says {self.can_kill}",
+            )
+
+    @bounded
+    def test_resources_tell_the_number_of_cores(self) -> None:
+        """`resources` is a dict with at least ``num_cores``."""
+        with self.opened() as backend:
+            cores = backend.resources().get("num_cores")
+            claim(isinstance(cores, int) and cores >= 1, f"resources()['num_cores'] is {cores!r}, not 1 or more")
+
+    # Results and exceptions
+
+    @bounded
+    def test_submit_returns_a_standard_future(self) -> None:
+        """What `submit` returns is a `concurrent.futures.Future`, and `wait` works with it."""
+        with self.opened() as backend:
+            future = backend.submit(echo, 1, options=TaskOptions())
+            claim(isinstance(future, Future), f"submit returned {future!r}, not a concurrent.futures.Future")
+            self.outcome(future)
+
+    @bounded
+    def test_a_result_comes_back(self) -> None:
+        """The future's result is what the function returned."""
+        with self.opened() as backend:
+            result = self.result(backend.submit(add, 3, 4, options=TaskOptions()))
+            claim(result == 7, f"add(3, 4) came back as {result!r}")
+
+    @bounded
+    def test_an_exception_comes_back(self) -> None:
+        """The future's exception is what the function raised, with its type and arguments."""
+        with self.opened() as backend:
+            error = self.error(backend.submit(refuse, "no", 3, options=TaskOptions()))
+            claim(
+                type(error) is LookupError and error.args == ("no", 3), f"LookupError('no', 3) came back as {error!r}"
+            )
+
+    @bounded
+    def test_no_exception_ends_the_backend(self) -> None:
+        """`SystemExit` and `KeyboardInterrupt` are exceptions like others, and the next call works."""
+        with self.opened() as backend:
+            for kind in (SystemExit, KeyboardInterrupt):
+                error = self.error(backend.submit(raise_a, kind, options=TaskOptions()))
+                claim(isinstance(error, kind), f"{kind.__name__} came back as {error!r}")
+            claim(self.result(backend.submit(add, 1, 1, options=TaskOptions())) == 2, "the next call went wrong")
+
+    @bounded
+    def test_every_submission_has_its_own_result(self) -> None:
+        """More submissions than slots all finish, each with its own result."""
+        with self.opened() as backend:
+            count = 4 * backend.slots() + 1
+            futures = [backend.submit(echo, i, options=TaskOptions()) for i in range(count)]
+            for i, future in enumerate(futures):
+                result = self.result(future)
+                claim(result == (i,), f"submission {i} has the result {result!r}")
+
+    @bounded
+    def test_a_submission_is_run_once(self) -> None:
+        """What was submitted is called once, not twice."""
+        with Gate(self.patience) as gate:
+            gate.open()
+            with self.opened() as backend:
+                futures = [backend.submit(stay, gate.address, self.patience, options=TaskOptions()) for _ in range(3)]
+                for future in futures:
+                    self.result(future)
+            claim(gate.arrived == 3, f"3 submissions were called {gate.arrived} times")
+
+    # Values
+
+    @bounded
+    def test_arguments_and_results_are_unchanged(self) -> None:
+        """Values keep type, content and order on both ways."""
+        values = _values()
+        with self.opened() as backend:
+            result = self.result(backend.submit(echo, *values, options=TaskOptions()))
+            _must_be_same(result, values)
+
+    @bounded
+    def test_arguments_arrive_as_they_were(self) -> None:
+        """What the function itself sees has the types, the content and the order of what was submitted."""
+        values = _values()
+        with self.opened() as backend:
+            seen = self.result(backend.submit(describe, *values, options=TaskOptions()))
+            claim(seen == describe(*values), "the function saw other arguments, or in another order")
+
+    @bounded
+    def test_megabytes_cross_in_both_directions_at_once(self) -> None:
+        """Several submissions with large arguments and large results do not block one another."""
+        with self.opened() as backend:
+            count = 2 * backend.slots() + 1
+            sent = [(bytes([i]) * (3 * MEGABYTE + i), np.full(MEGABYTE // 8, i, dtype="f8")) for i in range(count)]
+            futures = [backend.submit(echo, *payload, options=TaskOptions()) for payload in sent]
+            for payload, future in zip(sent, futures, strict=True):
+                _must_be_same(self.result(future), payload)
+
+    @bounded
+    def test_an_argument_that_cannot_be_pickled_is_unsendable(self) -> None:
+        """The future, or nothing, knows: `submit` does not raise, nothing hangs, the next call works."""
+        self.only_if(not self.in_process, "nothing is pickled")
+        with self.opened() as backend:
+            for argument in (CannotBePickled(), CannotBeUnpickled()):
+                error = self.error(backend.submit(echo, argument, options=TaskOptions()))
+                claim(isinstance(error, Unsendable), f"{argument!r} gave {error!r}, not Unsendable")
+            claim(self.result(backend.submit(add, 1, 1, options=TaskOptions())) == 2, "the next call went wrong")
+
+    @bounded
+    def test_a_result_that_cannot_be_pickled_is_an_exception(self) -> None:
+        """Nor one that cannot be unpickled, nor an exception of such a kind; nothing hangs, and the next call works."""
+        self.only_if(not self.in_process, "nothing is pickled")
+        with self.opened() as backend:
+            for kind in (CannotBePickled, CannotBeUnpickled):
+                self.error(backend.submit(make, kind, options=TaskOptions()))
+            error = self.error(backend.submit(raise_a, TwoArguments, 1, 2, options=TaskOptions()))
+            claim("TwoArguments" in repr(error), f"TwoArguments came back as {error!r}, without its name")
+            claim(self.result(backend.submit(add, 1, 1, options=TaskOptions())) == 2, "the next call went wrong")
+
+    # Constants
+
+    @bounded
+    def test_a_constant_can_be_loaded_where_calls_run(self) -> None:
+        """`load` returns an equal object, the same one at the second call."""
+        values = _values()
+        with self.opened() as backend:
+            handle = backend.publish(values)
+            loaded, is_cached = self.result(backend.submit(load_twice, handle, options=TaskOptions()))
+            _must_be_same(loaded, values)
+            claim(is_cached, "the second load() returned another object")
+            handle.close()
+
+    @bounded
+    def test_several_constants_are_told_apart(self) -> None:
+        """Each handle loads its own constant, also after another was closed."""
+        with self.opened() as backend:
+            handles = [backend.publish([i]) for i in range(3)]
+            handles[0].close()
+            for i in (2, 1):
+                loaded, _ = self.result(backend.submit(load_twice, handles[i], options=TaskOptions()))
+                claim(loaded == [i], f"the handle of [{i}] loaded {loaded!r}")
+
+    @bounded
+    def test_a_constant_is_pickled_once_at_most(self) -> None:
+        """A constant is serialised when it is published, not with every submission."""
+        with self.opened() as backend:
+            constant = Counted()
+            handle = backend.publish(constant)
+            futures = [backend.submit(load_twice, handle, options=TaskOptions()) for _ in range(3)]
+            for future in futures:
+                claim(isinstance(self.result(future)[0], Counted), "the constant is another object")
+            claim(constant.pickled <= 1 + 3 * self.in_process, f"the constant was pickled {constant.pickled} times")
+
+    @bounded
+    def test_a_large_constant_arrives_whole(self) -> None:
+        """An array of many megabytes arrives with every value."""
+        array = np.arange(2 * MEGABYTE, dtype="i8").reshape(2, -1)
+        with self.opened() as backend:
+            handle = backend.publish({"array": array, "name": "large"})
+            total = self.result(backend.submit(sum_of, handle, options=TaskOptions()))
+            expected = (array.shape, str(array.dtype), int(array.sum()), "large")
+            claim(total == expected, f"the array arrived as {total!r}, expected {expected!r}")
+
+    @bounded
+    def test_a_constant_that_cannot_be_pickled_is_unsendable(self) -> None:
+        """`publish` itself raises `Unsendable`."""
+        self.only_if(not self.in_process, "nothing is pickled")
+        with self.opened() as backend:
+            try:
+                backend.publish(CannotBePickled())
+            except Unsendable:
+                return
+            claim(False, "publish took a constant that cannot be pickled, without raising Unsendable")
+
+    # Slots and threads
+
+    @bounded
+    def test_there_is_a_slot(self) -> None:
+        """`slots` is a whole number, 1 or more."""
+        with self.opened() as backend:
+            slots = backend.slots()
+            claim(type(slots) is int and slots >= 1, f"slots() is {slots!r}, not 1 or more")
+
+    @bounded
+    def test_as_many_calls_as_slots_run_at_once(self) -> None:
+        """So many calls that each wait for all the others finish."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            slots = backend.slots()
+            opener = threading.Thread(target=gate.open_when, args=(slots,), daemon=True)
+            opener.start()  # a backend may run its one call inside submit
+            futures = [backend.submit(stay, gate.address, self.patience, options=TaskOptions()) for _ in range(slots)]
+            wait(futures, self.patience)
+            claim(gate.arrived == slots, f"slots() is {slots}, but {gate.arrived} calls ran at once")
+            for future in futures:
+                self.result(future)
+            opener.join(self.patience)
+
+    @bounded
+    def test_callbacks_are_called_once_and_may_submit_again(self) -> None:
+        """A future is done once; what its callback submits is run like anything else."""
+        with self.opened() as backend:
+            depth, called, end = 5, [], threading.Event()
+
+            def submit_next(future: Future[Any]) -> None:
+                called.append(future.result())
+                if len(called) == depth:
+                    end.set()
+                else:
+                    backend.submit(echo, len(called), options=TaskOptions()).add_done_callback(submit_next)
+
+            backend.submit(echo, 0, options=TaskOptions()).add_done_callback(submit_next)
+            claim(end.wait(self.patience), f"of {depth} submissions from callbacks, {len(called)} have finished")
+            claim(called == [(i,) for i in range(depth)], f"the callbacks were called with {called!r}")
+
+    @bounded
+    def test_several_threads_may_submit(self) -> None:
+        """Submissions of several threads do not get into each other's way."""
+        with self.opened() as backend:
+            futures: dict[tuple[int, int], Future[Any]] = {}
+
+            def submit_ten(thread: int) -> None:
+                for i in range(10):
+                    futures[thread, i] = backend.submit(echo, thread, i, options=TaskOptions())
+
+            threads = [threading.Thread(target=submit_ten, args=(i,), daemon=True) for i in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(self.patience)
+            claim(len(futures) == 40, f"of 40 submissions, {len(futures)} were made")
+            for place, future in futures.items():
+                claim(self.result(future) == place, f"submission {place} has the result {future.result()!r}")
+
+    # Chunks
+
+    @bounded
+    def test_a_chunk_returns_every_row_once(self) -> None:
+        """Parts and result of a chunk hold each row once, in order, with the right answers and failures."""
+        with self.opened() as backend:
+            chunk = Submitted(backend, odd_rows_fail, [{"i": i} for i in range(301)])
+            self.outcome(chunk.future)
+            claim(chunk.rows() == list(range(301)), f"301 rows came back as {_shown(chunk.rows())}")
+            _must_be_same(chunk.answers(), {i: {"square": i * i} for i in range(0, 301, 2)})
+            kinds = {row: failure.kind for part in chunk.parts for row, failure in part.failures}
+            claim(kinds == dict.fromkeys(range(1, 301, 2), "raised"), "other rows have failed than should")
+
+    @bounded
+    def test_a_chunk_with_large_answers_returns_every_row_once(self) -> None:
+        """Answers of megabytes, which may come as parts ahead, are all there, unchanged."""
+        with self.opened() as backend:
+            chunk = Submitted(backend, large_answer, [{"i": i, "size": MEGABYTE // 4} for i in range(24)])
+            self.outcome(chunk.future)
+            claim(chunk.rows() == list(range(24)), f"24 rows came back as {_shown(chunk.rows())}")
+            expected = {i: {"array": np.full(MEGABYTE // 4, i, dtype="u1"), "text": str(i)} for i in range(24)}
+            _must_be_same(chunk.answers(), expected)
+
+    @bounded
+    def test_nothing_of_a_chunk_comes_after_its_end(self) -> None:
+        """`on_part` is called before the future is done, never after."""
+        with self.opened() as backend:
+            chunk = Submitted(backend, large_answer, [{"i": i, "size": MEGABYTE // 4} for i in range(24)])
+            self.outcome(chunk.future)
+        claim(chunk.events[-1] == "done" and chunk.events.count("done") == 1, f"it came in this order: {chunk.events}")
+
+    @bounded
+    def test_psets_of_a_chunk_are_unchanged(self) -> None:
+        """A worker sees the psets that were sent: types, holes, odd keys, values beyond 64 bits."""
+        psets: list[dict[Any, Any]] = [{"v": value, 1: i, (2, "a b"): None} for i, value in enumerate(_values())]
+        psets += [{}, {"v": 2**70}, {"class": True}]
+        with self.opened() as backend:
+            chunk = Submitted(backend, tell_pset, psets)
+            self.outcome(chunk.future)
+            seen = [chunk.answers()[row]["seen"] for row in range(len(psets))]
+            claim(seen == [typed_bytes(pset) for pset in psets], "a worker has seen another pset than was sent")
+
+    @bounded
+    def test_recalled_rows_are_given_back_or_run(self) -> None:
+        """After `recall`, every row is either returned or, from some row on, given back; nothing is lost between."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            chunk = Submitted(backend, stay_at_some, _rows_with_gate(gate, 40, {2}, self.patience), start=False)
+            thread = threading.Thread(target=chunk.start, daemon=True)
+            thread.start()  # a backend may run it inside submit
+            gate.wait_for(1)
+            if chunk.future is not None:
+                backend.recall(chunk.future)
+            gate.open()
+            thread.join(self.patience)
+            claim(chunk.future is not None, "submit has not returned")
+            error = self.outcome(chunk.future)[1]
+            rows, back = chunk.rows(), chunk.given_back
+            claim(error is None, f"a recall ended the submission with {error!r}")
+            claim(rows == list(range(len(rows))), f"the rows that came back have gaps or repeat: {_shown(rows)}")
+            first = min(back, default=len(rows))
+            claim(len(rows) >= first, f"rows from {first} on were given back, but only {len(rows)} came: some are lost")
+            claim(back or self.can_kill or len(rows) == 40, f"nothing was given back, but {len(rows)} of 40 rows came")
+
+    @bounded
+    def test_recall_and_kill_of_what_is_over_do_nothing(self) -> None:
+        """Also not to others; a future of somebody else's is none of their business."""
+        with self.opened() as backend:
+            future = backend.submit(echo, 1, options=TaskOptions())
+            self.result(future)
+            for other in (future, Future()):
+                backend.recall(other)
+                backend.kill(other)
+            claim(self.result(backend.submit(add, 1, 1, options=TaskOptions())) == 2, "the next call went wrong")
+            claim(future.result() == (1,), "the result of a future that was done has changed")
+
+    # Ends
+
+    @bounded
+    def test_kill_ends_a_running_call(self) -> None:
+        """`kill` ends the call at once, its future raises `Killed`, and other submissions are unharmed."""
+        self.only_if(self.can_kill, "it cannot kill")
+        with self.opened() as backend, Gate(self.patience) as victims, Gate(self.patience) as others:
+            other = backend.submit(stay, others.address, self.patience, options=TaskOptions())
+            others.wait_for(1)
+            if backend.slots() == 1:
+                others.open()
+                self.result(other)
+            victim = backend.submit(stay, victims.address, self.patience, options=TaskOptions())
+            victims.wait_for(1)
+            backend.kill(victim)
+            error = self.error(victim)
+            claim(type(error) is Killed, f"the future of a killed call has {error!r}, not Killed")
+            victims.wait_for_the_end()
+            claim(other.done() == (backend.slots() == 1), "another submission has ended with the killed one")
+            others.open()
+            self.result(other)
+            claim(self.result(backend.submit(add, 1, 1, options=TaskOptions())) == 2, "the next call went wrong")
+
+    @bounded
+    def test_a_death_loses_only_its_own_call(self) -> None:
+        """A call whose process dies gives `Died`; other submissions, and the next, are unharmed."""
+        self.only_if(self.can_kill, "it does not promise to survive a death")
+        with self.opened() as backend:
+            calls = [backend.submit(die if i == 2 else echo, i, options=TaskOptions()) for i in range(5)]
+            error = self.error(calls[2])
+            claim(isinstance(error, Died), f"a call that died gave {error!r}, not Died")
+            for i in (0, 1, 3, 4):
+                result = self.result(calls[i])
+                claim(result == (i,), f"submission {i} has the result {result!r} after another's death")
+
+    @bounded
+    def test_a_death_in_a_chunk_tells_its_row_and_keeps_what_was_sent(self) -> None:
+        """A death gives `Died` with the row that was running, or none; rows sent ahead before are still there."""
+        self.only_if(self.can_kill, "it does not promise to survive a death")
+        with self.opened() as backend:
+            chunk = Submitted(backend, die_at_three, [{"i": i} for i in range(6)])
+            error = self.outcome(chunk.future)[1]
+            claim(isinstance(error, Died), f"a chunk whose process died gave {error!r}, not Died")
+            assert isinstance(error, Died)
+            claim(error.index in {None, 3}, f"row 3 died, but row {error.index} is accused")
+            rows = chunk.rows()
+            claim(rows == list(range(len(rows))) and len(rows) <= 3, f"rows came back that did not run: {_shown(rows)}")
+
+    @bounded
+    def test_a_deadline_ends_a_pset(self) -> None:
+        """With ``TaskOptions(timeout=...)``, a pset that takes longer ends in `TimedOut`, promptly."""
+        self.only_if(self.can_kill, "it cannot kill")
+        with self.opened() as backend, Gate(self.patience) as gate:
+            psets = _rows_with_gate(gate, 5, {2}, self.patience)
+            began = time.monotonic()
+            chunk = Submitted(backend, stay_at_some, psets, timeout=0.2)
+            error = self.outcome(chunk.future)[1]
+            seconds = time.monotonic() - began
+            claim(isinstance(error, TimedOut), f"a pset that takes too long gave {error!r}, not TimedOut")
+            assert isinstance(error, TimedOut)
+            claim(error.index in {None, 2}, f"row 2 took too long, but row {error.index} is accused")
+            claim(seconds >= 0.2, f"a deadline of 0.2 s struck after {seconds:.3f} s")
+            gate.wait_for_the_end()
+
+    @bounded
+    def test_a_deadline_is_each_psets_own(self) -> None:
+        """Psets that together take longer than the deadline, but each of them less, all finish."""
+        self.only_if(self.can_kill, "it cannot kill")
+        with self.opened() as backend:
+            chunk = Submitted(backend, busy_for, [{"seconds": 0.1}] * 8, timeout=0.5)
+            error = self.outcome(chunk.future)[1]
+            claim(error is None, f"eight psets of 0.1 s with a deadline of 0.5 s each gave {error!r}")
+            claim(chunk.rows() == list(range(8)), f"8 rows came back as {_shown(chunk.rows())}")
+
+    @bounded
+    def test_close_may_be_called_twice(self) -> None:
+        """Also without anything submitted between."""
+        backend = self.make_backend()
+        backend.close()
+        backend.close()
+
+    @bounded
+    def test_nothing_is_left_running_after_close(self) -> None:
+        """`close` waits until every thread and process of the backend's has ended."""
+        before = self.running()
+        with self.opened() as backend:
+            count = 2 * backend.slots()
+            futures = [backend.submit(process_number, options=TaskOptions()) for _ in range(count)]
+            numbers = {self.result(future) for future in futures} - {os.getpid()}
+        left = self.running() - before
+        claim(not left, f"close has left {left!r}")
+        alive = {number for number in numbers if _is_alive(number)}
+        claim(not alive, f"close has left the processes {sorted(alive)!r}")
+
+    @bounded
+    def test_close_ends_what_is_running(self) -> None:
+        """`close` does not wait for a call to return, and its future is done."""
+        self.only_if(self.can_kill, "it cannot kill")
+        with Gate(self.patience) as gate:
+            backend = self.make_backend()
+            future = backend.submit(stay, gate.address, self.patience, options=TaskOptions())
+            gate.wait_for(1)
+            began = time.monotonic()
+            backend.close()
+            seconds = time.monotonic() - began
+            claim(seconds < self.patience / 2, f"close has waited {seconds:.1f} s for a running call")
+            gate.wait_for_the_end()
+            error = self.error(future)
+            claim(isinstance(error, TaskLost), f"the future of a call that close ended has {error!r}, not a TaskLost")
+
+    @bounded
+    def test_submit_after_close_is_refused(self) -> None:
+        """`submit` raises `BackendError` when the backend is closed, and calls nothing."""
+        backend = self.make_backend()
+        backend.close()
+        try:
+            backend.submit(echo, 1, options=TaskOptions())
+        except BackendError:
+            return
+        claim(False, "submit after close has not raised BackendError")
+
+    # How to wait
+
+    def outcome(self, future: Future[Any] | None) -> tuple[Any, BaseException | None]:
+        """Return a future's result, or its exception, if it comes in time."""
+        claim(isinstance(future, Future), f"{future!r} is not a concurrent.futures.Future")
+        assert future is not None
+        claim(bool(wait([future], self.patience).done), f"a future is not done after {self.patience:g} s")
+        error = future.exception()
+        return (None if error else future.result()), error
+
+    def result(self, future: Future[Any]) -> Any:
+        """Return a future's result; an exception instead of it is a failed claim."""
+        result, error = self.outcome(future)
+        if error is not None:
+            raise AssertionError(f"instead of a result there is {safe_repr(error)}") from error
+        return result
+
+    def error(self, future: Future[Any]) -> BaseException:
+        """Return a future's exception; a result instead of it is a failed claim."""
+        result, error = self.outcome(future)
+        if error is None:
+            raise AssertionError(f"instead of an exception there is the result {safe_repr(result)}")
+        return error
+
+    def only_if(self, condition: bool, reason: str) -> None:
+        """Skip the rest of the test if the claim is none for this backend."""
+        if not condition:
+            raise unittest.SkipTest(reason)
+
+
+def claim(condition: bool | list[Any], message: str) -> None:
+    """Raise `AssertionError` with the message unless the condition holds; also where ``python -O`` drops ``assert``."""
+    if not condition:
+        raise AssertionError(message)
+
+
+class Gate:
+    """A place where calls stay until the test lets them go on, wherever on this machine they run.
+
+    Each call is a connection to a socket of the test's: so the test knows how many have arrived, and, by the end of the
+    connection, that a process is gone; and nobody has to look again and again.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._changed = threading.Condition()
+        self._connections: list[socket.socket] = []
+        self._is_open = False
+        self.address: Address = self._listener.getsockname()
+
+    def __enter__(self) -> Gate:
+        threading.Thread(target=self._accept, name="paramsurvey-gate", daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.open()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # or accept() does not notice
+        except OSError:
+            pass
+        self._listener.close()
+        for connection in self._connections:
+            connection.close()
+
+    def _accept(self) -> None:
+        try:
+            while True:
+                connection, _ = self._listener.accept()
+                with self._changed:
+                    self._connections.append(connection)
+                    if self._is_open:
+                        _let_through(connection)
+                    self._changed.notify_all()
+        except OSError:  # the gate was removed
+            pass
+
+    @property
+    def arrived(self) -> int:
+        """How many calls have come so far."""
+        return len(self._connections)
+
+    def open(self) -> None:
+        """Let all calls through, also those that come later."""
+        with self._changed:
+            self._is_open = True
+            for connection in self._connections:
+                _let_through(connection)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many calls have come."""
+        with self._changed:
+            arrived = self._changed.wait_for(lambda: self.arrived >= count, self._patience)
+        claim(arrived, f"of {count} calls that should run now, {self.arrived} do")
+
+    def open_when(self, count: int) -> None:
+        """Open as soon as so many calls have come, or after the patience."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.arrived >= count, self._patience)
+        self.open()
+
+    def wait_for_the_end(self) -> None:
+        """Wait until whoever has come is gone without being let through."""
+        for connection in self._connections:
+            connection.settimeout(self._patience)
+            try:
+                claim(not connection.recv(1), "a call has said something")
+            except TimeoutError:
+                claim(False, f"a call that was ended still runs after {self._patience:g} s")
+            except ConnectionError:
+                pass
+
+
+def _let_through(connection: socket.socket) -> None:
+    try:
+        connection.send(b"!")
+    except OSError:  # whoever waited is gone
+        pass
+
+
+class Submitted:
+    """A chunk at a backend, and what has come back of it."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        worker: Callable[..., Any],
+        psets: list[dict[Any, Any]],
+        *,
+        timeout: float | None = None,
+        start: bool = True,
+    ) -> None:
+        work = Work(worker=worker, user_kwargs=None, name="contract", seed=0, cwd=None, out_subdirs=None)
+        keys, columns = columns_of(psets)
+        self._backend = backend
+        self._handle = backend.publish(work)
+        self._rows = tuple(ChunkRows(keys, columns, len(psets), 1))
+        self._options = TaskOptions(rows=len(psets), timeout=timeout, on_part=self._take)
+        self._ahead: list[Part | Unreadable | GivenBack] = []
+        self.events: list[str] = []
+        self.future: Future[Any] | None = None
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Submit it."""
+        future = self._backend.submit(run_chunk, self._handle, self._rows, options=self._options)
+        future.add_done_callback(lambda _future: self.events.append("done"))
+        self.future = future
+
+    def _take(self, news: Part | Unreadable | GivenBack) -> None:
+        self._ahead.append(news)
+        self.events.append(type(news).__name__)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that have come, the result among them, as the engine reads them."""
+        parts = [thawed(news) for news in self._ahead if isinstance(news, Part)]
+        if self.future is not None and self.future.done() and self.future.exception() is None:
+            result = self.future.result()
+            claim(isinstance(result, Part), f"run_chunk came back as {result!r}, not as a Part")
+            parts.append(thawed(result))
+        return parts
+
+    @property
+    def given_back(self) -> list[int]:
+        """The rows from which on rows were given back."""
+        return [news.first for news in self._ahead if isinstance(news, GivenBack)]
+
+    def rows(self) -> list[int]:
+        """Return the rows that have come back, in that order."""
+        return [row for part in self.parts for row in range(part.first, part.first + part.count)]
+
+    def answers(self) -> dict[int, dict[Any, Any]]:
+        """Return the answers by row."""
+        answers: dict[int, dict[Any, Any]] = {}
+        for part in self.parts:
+            failed = {row for row, _ in part.failures}
+            rows = [row for row in range(part.first, part.first + part.count) if row not in failed]
+            answers.update(zip(rows, psets_of(part.keys, part.columns, len(rows)), strict=True))
+        return answers
+
+
+def _rows_with_gate(gate: Gate, count: int, at: set[int], patience: float) -> list[dict[Any, Any]]:
+    """Return psets of which some make `stay_at_some` stay at a gate."""
+    host, port = gate.address
+    return [{"i": i, "host": host, "port": port if i in at else 0, "patience": patience} for i in range(count)]
+
+
+def _values() -> tuple[Any, ...]:
+    """Return values that are easily changed on a way."""
+    return (
+        *(0, True, 1.0, -0.0, 2**53 + 1, -(2**70), "a\x00\u00e9", b"\x00\xff", None, float("inf"), 3 + 4j),
+        *((1, [2, {"a": (3,)}]), {"b": 1, 2: "c"}, {1, 2}, range(3), (), [], ""),
+        *(np.float32(0.1), np.int8(-1), np.arange(6, dtype=">i2").reshape(2, 3), np.array([], dtype="U3")),
+    )
+
+
+def _must_be_same(came: Any, expected: Any) -> None:
+    if typed_bytes(came) == typed_bytes(expected):
+        return
+    if isinstance(came, tuple) and isinstance(expected, tuple) and len(came) == len(expected):
+        for one, other in zip(came, expected, strict=True):
+            claim(typed_bytes(one) == typed_bytes(other), f"{_shown(other)} came as {_shown(one)}")
+    claim(False, f"{_shown(expected)} came as {_shown(came)}")
+
+
+def _shown(value: Any) -> str:
+    text = safe_repr(value)
+    return text if len(text) < 200 else f"{text[:100]} ... {text[-90:]}"
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# What is called at the backend. A backend may, or may not, pass ``monitor=``.
+
+
+def echo(*args: Any, monitor: Any = None) -> tuple[Any, ...]:  # noqa: ARG001
+    """Return the arguments."""
+    return args
+
+
+def add(one: Any, other: Any, monitor: Any = None) -> Any:  # noqa: ARG001
+    """Return a sum."""
+    return one + other
+
+
+def describe(*args: Any, monitor: Any = None) -> list[bytes]:  # noqa: ARG001
+    """Return type and content of each argument as they are seen here."""
+    return [typed_bytes(arg) for arg in args]
+
+
+def refuse(*args: Any, monitor: Any = None) -> NoReturn:  # noqa: ARG001
+    """Raise a `LookupError` with these arguments."""
+    raise LookupError(*args)
+
+
+def raise_a(kind: type[BaseException], *args: Any, monitor: Any = None) -> NoReturn:  # noqa: ARG001
+    """Raise an exception of this kind."""
+    raise kind(*args)
+
+
+def make(kind: type, monitor: Any = None) -> Any:  # noqa: ARG001
+    """Return a new object of this kind."""
+    return kind()
+
+
+def process_number(monitor: Any = None) -> int:  # noqa: ARG001
+    """Return the number of the process that runs this."""
+    return os.getpid()
+
+
+def load_twice(handle: Handle, monitor: Any = None) -> tuple[Any, bool]:  # noqa: ARG001
+    """Return a constant, and whether loading it again gives the same object."""
+    constant = handle.load()
+    return constant, handle.load() is constant
+
+
+def sum_of(handle: Handle, monitor: Any = None) -> tuple[tuple[int, ...], str, int, str]:  # noqa: ARG001
+    """Return what a constant array is like, without sending it back."""
+    constant = handle.load()
+    array = constant["array"]
+    return array.shape, str(array.dtype), int(array.sum()), constant["name"]
+
+
+def stay(address: Address, patience: float, monitor: Any = None) -> None:  # noqa: ARG001
+    """Stay at a `Gate` until it opens."""
+    with socket.create_connection((address[0], address[1]), timeout=patience) as connection:
+        connection.recv(1)
+
+
+def die(*_args: Any, monitor: Any = None) -> NoReturn:  # noqa: ARG001
+    """End the process without a word."""
+    os._exit(7)
+
+
+# Workers of the chunks
+
+
+def odd_rows_fail(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Answer even numbers, refuse odd ones."""
+    if pset["i"] % 2:
+        raise ValueError(pset["i"])
+    return {"square": pset["i"] ** 2}
+
+
+def large_answer(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Answer with an array."""
+    return {"array": np.full(pset["size"], pset["i"], dtype="u1"), "text": str(pset["i"])}
+
+
+def tell_pset(pset: dict[Any, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Answer with type and content of the pset as it is seen here."""
+    return {"seen": typed_bytes(pset)}
+
+
+def stay_at_some(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Stay at a `Gate` if the pset has its port."""
+    if pset["port"]:
+        stay((pset["host"], pset["port"]), pset["patience"])
+    return {"square": pset["i"] ** 2}
+
+
+def die_at_three(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """End the process at the pset 3."""
+    if pset["i"] == 3:
+        die()
+    return {"square": pset["i"] ** 2}
+
+
+def busy_for(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> None:
+    """Compute for so many seconds."""
+    end = time.monotonic() + pset["seconds"]
+    while time.monotonic() < end:
+        pass
+
+
+# Objects that do not travel
+
+
+class CannotBePickled:
+    """Raises when it is pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("this object cannot be pickled")
+
+
+class CannotBeUnpickled:
+    """Can be pickled, and raises when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return refuse, ("this object cannot be unpickled",)
+
+
+class TwoArguments(Exception):
+    """An exception that cannot be unpickled, because it needs two arguments and keeps one."""
+
+    def __init__(self, one: Any, other: Any) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+class Counted:
+    """Counts how many times it is pickled."""
+
+    def __init__(self) -> None:
+        self.pickled = 0
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        self.pickled += 1
+        return Counted, ()

@@ -63,10 +63,12 @@ class Holding:
 
 
 @contextmanager
-def watched(peaks: list[int], every: float = 0.02) -> Iterator[None]:
-    """Look at the total again and again meanwhile, and append its peak to `peaks`."""
+def watched(seen: list[int], every: float = 0.02) -> Iterator[None]:
+    """Look at the total again and again meanwhile, and append it to `seen`.
+
+    Processes are asked one after another: a look that coincides with a fork counts its pages twice. Trust a median.
+    """
     done = threading.Event()
-    seen: list[int] = [Holding.now().total]
 
     def look() -> None:
         while not done.wait(every):
@@ -79,7 +81,6 @@ def watched(peaks: list[int], every: float = 0.02) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
-        peaks.append(max(seen))
 
 
 def _status(field: str) -> int:

@@ -29,7 +29,7 @@ class Case:
 def safety(effort: Effort) -> list[Figure]:
     """Line 7: lines 1 and 3 again, relative to themselves."""
     many = effort.choose(full=100_000, quick=20_000)
-    few = effort.choose(full=20_000, quick=5_000)
+    few = effort.choose(full=20_000, quick=2_000)
     cases = [
         Case(f"{many:,} psets from dicts", many, effort.choose(full=11, quick=5)),
         Case(f"{many:,} psets from a DataFrame", many, effort.choose(full=11, quick=5), from_frame=True),

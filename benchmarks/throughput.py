@@ -55,13 +55,13 @@ class Sums:
 
 def throughput(effort: Effort) -> list[Figure]:
     """Line 1: trivial psets in chunks, relative to a warm `Pool.map`."""
-    sizes = effort.choose(full={10_000: 21, 100_000: 9, 1_000_000: 5}, quick={10_000: 5, 100_000: 3})
+    sizes = effort.choose(full={10_000: 21, 100_000: 9, 1_000_000: 5}, quick={10_000: 5, 100_000: 2})
     return [figure for size, rounds in sizes.items() for figure in _throughput_of(size, rounds)]
 
 
 def single(effort: Effort) -> list[Figure]:
     """Line 3: trivial psets one by one."""
-    size = effort.choose(full=20_000, quick=5_000)
+    size = effort.choose(full=20_000, quick=2_000)
     with ExitStack() as stack:
         contenders = _table_makers(peers.opened(stack, ONE_BY_ONE))
         if our_map := peers.opened_ours(stack):

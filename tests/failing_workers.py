@@ -2,6 +2,8 @@
 
 A worker made with `on_bad_psets` squares ``pset["n"]``, and misbehaves where ``pset["bad"]`` is true. What it needs to
 know beside that (a folder, a deadline) comes in `user_kwargs`.
+
+Every process that replaces one which died imports this module, so it imports nothing large.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import _thread
 import ctypes
 import functools
-import multiprocessing
 import os
 import resource
 import signal
@@ -17,12 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 FOREVER = 3600
 PROGRAM_THAT_HANGS = ["sleep", str(FOREVER)]
@@ -269,6 +267,11 @@ def takes_a_millisecond(pset, system_kwargs, user_kwargs):
     return {"square": pset["n"] ** 2}
 
 
+def takes_a_while(pset, system_kwargs, user_kwargs):
+    time.sleep(0.01)
+    return {"square": pset["n"] ** 2}
+
+
 # 3. Hangs
 
 
@@ -392,6 +395,8 @@ def returns_a_list(pset, context):
 
 @on_bad_psets
 def returns_a_frame(pset, context):
+    import pandas as pd
+
     return pd.DataFrame({"square": [1, 2]})
 
 
@@ -600,16 +605,23 @@ def _square(n: int) -> int:
 
 
 def starts_a_pool(pset, system_kwargs, user_kwargs):
+    import multiprocessing
+
     with multiprocessing.get_context(user_kwargs["method"]).Pool(2) as pool:
         return {"square": pool.map(_square, [pset["n"]])[0]}
 
 
 def starts_an_executor(pset, system_kwargs, user_kwargs):
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         return {"square": executor.submit(_square, pset["n"]).result()}
 
 
 def leaves_a_pool(pset, system_kwargs, user_kwargs):
+    import multiprocessing
+
     pool = multiprocessing.get_context(user_kwargs["method"]).Pool(2)
     return {"square": pool.map(_square, [pset["n"]])[0]}
 

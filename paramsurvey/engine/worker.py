@@ -319,7 +319,7 @@ class ChunkRun:
             return Failure("unpicklable", f"the answer cannot be pickled: {text}", stack)
 
     def _frozen(self, value: Any) -> Any:
-        if is_atomic(type(value)):
+        if is_atomic(type(value)):  # type: ignore[arg-type] # mypy: a type is not hashable
             return value
         frozen = freeze(value, beside=self.monitor.can_flush)
         self.held += len(frozen.data) + sum(buffer.raw().nbytes for buffer in frozen.buffers)
@@ -430,7 +430,7 @@ def can_change(answer: Any) -> bool:
     """Tell whether an answer, or a value in it, might have been changed after it was returned."""
     if answer is None:
         return False
-    return type(answer) is not dict or not all(is_atomic(type(value)) for value in answer.values())
+    return type(answer) is not dict or not all(is_atomic(type(value)) for value in answer.values())  # type: ignore[arg-type]
 
 
 def same(one: Any, other: Any) -> bool:

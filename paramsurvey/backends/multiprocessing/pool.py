@@ -73,6 +73,7 @@ from paramsurvey.errors import BackendError
 TICK_SECONDS = 0.05
 STANDBY_SECONDS = 0.02
 MOST_GUARDS = 3
+PIPE_GRACE_SECONDS = 0.5
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
@@ -489,7 +490,7 @@ class Pool:
         completions: list[Completion] = []
         with self._lock:
             for process in self._processes.values():
-                if process.pipe_ended_at is not None and now - process.pipe_ended_at >= TICK_SECONDS:
+                if process.pipe_ended_at is not None and now - process.pipe_ended_at >= PIPE_GRACE_SECONDS:
                     self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
                 if process.tasks and process.ending is None:
                     pause = min(pause, self._look_at(process, now, completions))

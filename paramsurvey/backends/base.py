@@ -50,7 +50,7 @@ class Backend(Protocol):
         ...
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:
-        """Have ``fn(*args)`` called, at once if a slot is free.
+        """Have ``fn(*args)`` called at once; whoever submits keeps count of the slots.
 
         The future's result is what `fn` returned, or the exception that it raised; a `TaskLost` says that there is no
         such result. A backend that can look into its processes calls ``fn(*args, monitor=...)``

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from paramsurvey.engine.records import TaskOptions
+from paramsurvey.errors import BackendError
 
 
 @attrs.frozen
@@ -31,6 +32,7 @@ class SerialBackend:
 
     name: str = "serial"
     can_kill: bool = False
+    _closed: bool = attrs.field(default=False, init=False)
 
     def slots(self) -> int:
         """Return 1: there is one of us."""
@@ -42,6 +44,8 @@ class SerialBackend:
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:  # noqa: ARG002
         """Call, and return a future that is done."""
+        if self._closed:
+            raise BackendError("the backend is closed; open a new session")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         try:
@@ -63,4 +67,5 @@ class SerialBackend:
         return {"num_cores": 1}
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Take no more submissions."""
+        self._closed = True

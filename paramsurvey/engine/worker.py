@@ -20,7 +20,7 @@ from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequen
 from itertools import chain, islice
 from sys import getrefcount
 from time import perf_counter
-from types import CodeType
+from types import CodeType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from paramsurvey.engine.columns import (
@@ -312,11 +312,17 @@ class ChunkRun:
                 return Failure("raised", _collision(key, answer, original))
         if not RESERVED.isdisjoint(merged):
             return Failure("raised", _reserved(RESERVED.intersection(merged)))
+        doing = "pickled"
         try:
-            return {checked_key(key): self._frozen(value) for key, value in merged.items()}
-        except BaseException as exc:  # noqa: BLE001 - a value's own pickling may raise anything
+            frozen_keys = [freeze(key, beside=False) for key in merged if not is_atomic(type(key))]
+            values = {key: self._frozen(value) for key, value in merged.items()}
+            doing = "unpickled"
+            for key in frozen_keys:  # values are unpickled one by one in the driver, keys all at once
+                thaw(key)
+        except BaseException as exc:  # noqa: BLE001 - an object's own pickling may raise anything
             text, stack = self._describe(exc)
-            return Failure("unpicklable", f"the answer cannot be pickled: {text}", stack)
+            return Failure("unpicklable", f"the answer cannot be {doing}: {text}", stack)
+        return values
 
     def _frozen(self, value: Any) -> Any:
         if is_atomic(type(value)):  # type: ignore[arg-type] # mypy: a type is not hashable
@@ -370,7 +376,7 @@ class ChunkRun:
         stack = exc.__traceback__.tb_next if exc.__traceback__ else None  # the first frame is ours
         text = safe_repr(exc)
         if exc.__cause__ or exc.__context__ or isinstance(exc, BaseExceptionGroup | SyntaxError):
-            return text, _whole_traceback(exc)
+            return text, _whole_traceback(exc, stack)
         place = tuple((frame.tb_frame.f_code, frame.tb_lasti) for frame in _frames(stack))
         if place not in self.stacks:
             self.stacks[place] = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
@@ -395,13 +401,6 @@ def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
             values += block.columns[block.keys.index(key)] if key in block.keys else [HOLE] * block.count
         columns.append(pack(values))
     return keys, columns
-
-
-def checked_key(key: Hashable) -> Hashable:
-    """Return a key that can travel; raises what its own pickling or unpickling raises."""
-    if not is_atomic(type(key)):
-        thaw(freeze(key, beside=False))
-    return key
 
 
 def are_held(answers: list[Any]) -> list[bool]:
@@ -462,11 +461,11 @@ def _frames(stack: Any) -> Iterator[Any]:
         stack = stack.tb_next
 
 
-def _whole_traceback(exc: BaseException) -> str:
+def _whole_traceback(exc: BaseException, stack: TracebackType | None) -> str:
     try:
-        return "".join(traceback.format_exception(exc))
+        return "".join(traceback.format_exception(type(exc), exc, stack))
     except BaseException:  # noqa: BLE001 - a user's exception may raise while it is formatted
-        return "".join(traceback.format_tb(exc.__traceback__)) + safe_repr(exc)
+        return "".join(traceback.format_tb(stack)) + safe_repr(exc)
 
 
 def _last_lines(exc: BaseException) -> str:

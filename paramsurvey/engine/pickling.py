@@ -38,8 +38,7 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
         return super().reducer_override(obj)
 
 
-@lru_cache(maxsize=1024)
-def is_atomic(kind: Any) -> bool:
+def _is_atomic(kind: type) -> bool:
     """Tell whether values of exactly this type cannot change and need no care: numbers, text, None."""
     if kind in _ATOMS:
         return True
@@ -48,6 +47,9 @@ def is_atomic(kind: Any) -> bool:
     return any(base.__name__ in {"number", "bool"} and base.__module__ == "numpy" for base in kind.__mro__) or (
         kind.__name__ == "bool_"  # its name before numpy 2
     )
+
+
+is_atomic: Callable[[type], bool] = lru_cache(maxsize=1024)(_is_atomic)
 
 
 def dumps(value: Any, collect: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:

@@ -325,7 +325,7 @@ class ChunkRun:
         return values
 
     def _frozen(self, value: Any) -> Any:
-        if is_atomic(type(value)):  # type: ignore[arg-type] # mypy: a type is not hashable
+        if is_atomic(type(value)):
             return value
         frozen = freeze(value, beside=self.monitor.can_flush)
         self.held += len(frozen.data) + sum(buffer.raw().nbytes for buffer in frozen.buffers)
@@ -429,7 +429,7 @@ def can_change(answer: Any) -> bool:
     """Tell whether an answer, or a value in it, might have been changed after it was returned."""
     if answer is None:
         return False
-    return type(answer) is not dict or not all(is_atomic(type(value)) for value in answer.values())  # type: ignore[arg-type]
+    return type(answer) is not dict or not all(is_atomic(type(value)) for value in answer.values())
 
 
 def same(one: Any, other: Any) -> bool:

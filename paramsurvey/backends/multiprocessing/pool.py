@@ -30,6 +30,7 @@ A task's end is decided in one place, `_resolve`: a result frame, or the end of 
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import signal
@@ -42,6 +43,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -378,7 +380,20 @@ class Pool:
                 self._stand_by.wait(STANDBY_SECONDS)
                 continue
             with self._reactor:
-                self._turn(None)
+                try:
+                    self._turn(None)
+                except Exception as exc:  # a bug of ours must not leave anybody waiting for ever
+                    logging.getLogger("paramsurvey").exception("the pool has failed")
+                    self._fail(BackendError(f"the pool has failed: {exc!r}; this is a bug in paramsurvey"))
+                    return
+
+    def _fail(self, error: BackendError) -> None:
+        with self._lock:
+            self._broken = str(error)
+            futures = list(self._tasks)
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
 
     def _turn(self, timeout: float | None) -> None:
         """Wait for something to happen, at most so long, and deal with it."""
@@ -516,7 +531,7 @@ class Pool:
         if timeout is None:
             return TICK_SECONDS
         if now - task.seen_since >= timeout:
-            self._kill(process, lambda index: TimedOut(index, f"it took longer than timeout={timeout:g} s"))
+            self._kill(process, partial(_timed_out, index, timeout))
         return min(TICK_SECONDS, timeout / 4)
 
     def _settle(self, process: Process, task: Task, completions: list[Completion]) -> None:
@@ -575,6 +590,7 @@ class Pool:
         for fd in (process.result_pipe, process.task_pipe):
             self._unwatch(fd)
         self._watched.discard(process)
+        process.reader.at_end = True  # the selector may have one more event for it in hand
         os.close(process.result_pipe)
         if not process.retired:
             os.close(process.task_pipe)
@@ -667,6 +683,13 @@ def _resolve(task: Task, outcome: Any) -> Completion:
     if isinstance(outcome, BaseException):
         return lambda: task.future.set_exception(outcome)
     return lambda: task.future.set_result(outcome)
+
+
+def _timed_out(late: int, timeout: float, index: int | None) -> TaskLost:
+    """Say how a process ended that was killed for the row `late`, if it was still running that when it died."""
+    if index not in (late, None):
+        return Killed("it had just gone on to another row")
+    return TimedOut(index, f"it took longer than timeout={timeout:g} s")
 
 
 def _unreadable(exc: BaseException) -> Unreadable:

@@ -1,0 +1,91 @@
+"""How many rows travel together."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paramsurvey.engine.chunking import TARGET_BYTES, TARGET_SECONDS, TRIFLING_SECONDS, Chunker
+
+remaining = st.integers(1, 10**7)
+slots = st.integers(1, 1000)
+lessons = st.lists(st.tuples(st.integers(1, 10**4), st.floats(0, 1e4), st.integers(0, 2**40)), max_size=5)
+
+
+def taught(lessons, **attributes):
+    chunker = Chunker(**attributes)
+    for rows, seconds, size in lessons:
+        chunker.learn(rows, seconds, size)
+    return chunker
+
+
+@given(remaining, slots, lessons)
+def test_a_chunk_has_at_least_one_row_and_never_more_than_there_are(remaining, slots, lessons):
+    assert 1 <= taught(lessons, slots=slots).size(remaining) <= remaining
+
+
+@given(remaining, slots)
+def test_the_first_chunk_is_one_row(remaining, slots):
+    assert Chunker(slots).size(remaining) == 1
+
+
+@given(slots, lessons, st.data())
+def test_as_many_psets_as_slots_always_run_at_once(slots, lessons, data):
+    few = data.draw(st.integers(1, slots))
+    assert taught(lessons, slots=slots).size(few) == 1
+
+
+@given(remaining, slots, lessons)
+def test_no_chunk_is_more_than_half_of_a_slots_share(remaining, slots, lessons):
+    assert taught(lessons, slots=slots).size(remaining) <= -(-remaining // (2 * slots))
+
+
+def test_a_chunk_fills_the_target_time():
+    chunker = taught([(100, 0.1, 0)], slots=2)
+    assert chunker.size(10**6) == pytest.approx(TARGET_SECONDS / 0.001, abs=1)
+
+
+def test_a_slow_pset_travels_alone():
+    assert taught([(1, 3.0, 100)], slots=2).size(10**6) == 1
+
+
+def test_large_answers_make_small_chunks():
+    chunker = taught([(10, 1e-5, 10 * 2**20)], slots=2)
+    assert chunker.size(10**6) == TARGET_BYTES // 2**20
+
+
+def test_psets_that_cost_nothing_make_finite_chunks():
+    assert 1 <= taught([(1, 0.0, 0)], slots=1).size(10**12) <= 10**12
+
+
+@given(remaining, slots, lessons, st.integers(1, 1000))
+def test_a_group_size_that_was_asked_for_is_obeyed(remaining, slots, lessons, fixed):
+    assert taught(lessons, slots=slots, fixed=fixed).size(remaining) == min(fixed, remaining)
+
+
+@given(remaining, slots, lessons, st.integers(1, 50), st.one_of(st.none(), st.integers(1, 100)))
+def test_no_chunk_is_larger_than_the_most(remaining, slots, lessons, most, fixed):
+    assert taught(lessons, slots=slots, most=most, fixed=fixed).size(remaining) <= most
+
+
+def test_older_knowledge_fades():
+    chunker = taught([(100, 100.0, 0)], slots=1)
+    for _ in range(60):
+        chunker.learn(100, 0.01, 0)
+    assert chunker.size(10**7) > 400
+
+
+def test_nothing_is_trifling_before_anything_is_known():
+    assert not Chunker(1).is_trifling(1)
+
+
+def test_what_takes_less_than_the_driver_needs_is_trifling():
+    chunker = taught([(1000, 0.001, 0)], slots=1)
+    just = int(TRIFLING_SECONDS / 1e-6)
+    assert chunker.is_trifling(just - 1)
+    assert not chunker.is_trifling(just + 1)
+
+
+settings.register_profile("here", deadline=None, max_examples=60)
+settings.load_profile("here")

@@ -1,0 +1,396 @@
+"""Worker processes that are killed, cannot start, or start others; and psets that must run at the same time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import failing_workers as bad_workers
+import psutil
+import pytest
+from conftest import descendants, is_running, wait_until
+from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_prefix, session_on
+
+from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
+
+__all__ = ["log_prefix", "session_on"]  # fixtures
+
+pytestmark = pytest.mark.timeout(30, method="signal")
+
+
+def healthy_psets(count: int) -> list[dict[str, Any]]:
+    return [{"n": n, "bad": False} for n in range(count)]
+
+
+def guards() -> list[psutil.Process]:
+    """Return the guards among this process's children."""
+    found = []
+    for child in psutil.Process().children():
+        try:
+            if "guard.main" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:  # it has ended meanwhile
+            pass
+    return found
+
+
+def workers() -> list[psutil.Process]:
+    """Return the worker processes of all sessions."""
+    found: list[psutil.Process] = []
+    for guard in guards():
+        try:
+            found += guard.children()
+        except psutil.Error:
+            pass
+    return found
+
+
+def kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        pass
+
+
+@contextmanager
+def in_a_thread(target: Any) -> Iterator[threading.Event]:
+    """Run a function of one event, which says when to stop, beside the block."""
+    stop = threading.Event()
+    thread = threading.Thread(target=target, args=(stop,))
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join()
+
+
+# Killed from outside
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES.values(), ids=GROUP_SIZES)
+def test_workers_killed_at_random_lose_nothing_and_no_pset_is_blamed(group_size, session_on):
+    session, chance, kills = session_on(), random.Random(1), []
+
+    def kill_some(stop: threading.Event) -> None:
+        while not stop.wait(chance.uniform(0.02, 0.08)):
+            victims = workers()
+            if victims:
+                kills.append(chance.choice(victims))
+                kill(kills[-1])
+
+    psets = healthy_psets(1200)
+    with in_a_thread(kill_some):
+        results = session.map(bad_workers.takes_a_millisecond, psets, group_size=group_size)
+    assert len(kills) >= 5
+    assert len(results.missing) == 0
+    assert_healthy(results, psets, 1200)
+    assert_still_works(session)
+
+
+def test_workers_killed_while_they_are_idle_are_replaced(session_on):
+    session = session_on()
+    for _ in range(3):
+        assert_still_works(session)
+        idle = workers()
+        for process in idle:
+            kill(process)
+        wait_until(lambda idle=idle: not any(map(is_running, idle)))
+    assert_still_works(session)
+
+
+def test_a_stopped_worker_with_a_deadline_is_replaced(session_on, tmp_path):
+    session = session_on()
+    psets = healthy_psets(300)
+
+    def stop_one(stop: threading.Event) -> None:
+        while not stop.wait(0.005):
+            if busy := workers():
+                busy[0].suspend()
+                return
+
+    with in_a_thread(stop_one):
+        results = session.map(bad_workers.takes_a_millisecond, psets, timeout=0.5)
+    finished = [pset for pset in psets if pset["n"] not in set(results.missing["n"])]
+    assert_healthy(results, finished, 300)
+    assert results.missing["_kind"].tolist() in ([], ["timeout"])
+    assert_still_works(session)
+
+
+def test_a_killed_guard_is_said_at_once_and_leaves_no_process(session_on, tmp_path):
+    session = session_on()
+    psets = [{"n": n, "bad": n >= 10} for n in range(40)]
+    before: set[psutil.Process] = set()
+
+    def kill_the_guard(_stop: threading.Event) -> None:
+        wait_until(lambda: len(list(tmp_path.glob("*.began"))) == 2)
+        before.update(descendants())
+        [guard] = guards()
+        kill(guard)
+
+    with in_a_thread(kill_the_guard), pytest.raises(BackendError, match="guard process.*was killed.*new session") as info:
+        session.map(bad_workers.sleeps, psets, group_size=1, user_kwargs={"folder": str(tmp_path)})
+    assert len(before) >= 3
+    wait_until(lambda: not any(map(is_running, before)), 2)
+    assert info.value.results.results["square"].tolist() == [n**2 for n in range(10)]
+    assert info.value.results.missing["n"].tolist() == list(range(10, 40))
+    with pytest.raises(BackendError, match="guard process.*was killed.*new session"):
+        session.map(bad_workers.healthy, healthy_psets(3))
+    assert_still_works(session_on())
+
+
+def test_a_guard_killed_between_surveys_is_said(session_on):
+    session = session_on()
+    assert_still_works(session)
+    [guard] = guards()
+    kill(guard)
+    guard.wait()
+    with pytest.raises(BackendError, match="guard process.*was killed.*new session"):
+        session.map(bad_workers.healthy, healthy_psets(3))
+    session.close()
+    assert_still_works(session_on())
+
+
+# That cannot start
+
+
+@pytest.fixture
+def module_of_the_driver(monkeypatch) -> types.ModuleType:
+    """A module that no other process can import."""
+    module = types.ModuleType("only_in_the_driver")
+    exec(  # its functions travel by name, as those of any module
+        "def square(pset, system_kwargs, user_kwargs):\n    return {'square': pset['n'] ** 2}\n", module.__dict__
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES.values(), ids=GROUP_SIZES)
+def test_a_worker_that_cannot_be_imported_ends_the_survey(group_size, session_on, module_of_the_driver):
+    session = session_on()
+    expected = r"square: the worker cannot be started \(ModuleNotFoundError: No module named 'only_in_the_driver'\)"
+    with pytest.raises(WorkerStartError, match=expected) as info:
+        session.map(module_of_the_driver.square, healthy_psets(50), group_size=group_size)
+    assert info.value.results.progress.finished == 0
+    assert set(info.value.results.missing["_kind"]) == {"cancelled"}
+    assert len(info.value.results.missing) == 50
+    assert_still_works(session)
+
+
+def test_a_worker_whose_process_dies_while_it_is_loaded_ends_the_survey(session_on):
+    session = session_on()
+    expected = r"takes_anything: the worker cannot be started \(.*exit code 7\)"
+    with pytest.raises(WorkerStartError, match=expected):
+        session.map(bad_workers.takes_anything, healthy_psets(50), user_kwargs={"deadly": bad_workers.Deadly()})
+    assert_still_works(session)
+
+
+def test_a_module_that_raises_when_a_worker_imports_it_ends_the_survey(session_on, tmp_path, monkeypatch):
+    (tmp_path / "picky.py").write_text(
+        f"import os\nif os.getpid() != {os.getpid()}:\n    raise SystemExit('not in here')\n"
+        "def square(pset, system_kwargs, user_kwargs):\n    return {'square': pset['n'] ** 2}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "picky", raising=False)
+    import picky
+
+    session = session_on()
+    with pytest.raises(WorkerStartError, match=r"the worker cannot be started \(SystemExit: not in here\)"):
+        session.map(picky.square, healthy_psets(20))
+    assert_still_works(session)
+    monkeypatch.delitem(sys.modules, "picky")
+
+
+def test_user_kwargs_that_cannot_be_pickled_are_refused_before_anything_runs(session_on):
+    session = session_on()
+    with pytest.raises(WorkerError, match=r"healthy: the worker or its user_kwargs cannot be pickled.*lock"):
+        session.map(bad_workers.healthy, healthy_psets(3), user_kwargs={"lock": threading.Lock()})
+    assert_still_works(session)
+
+
+# That start others
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("worker", [bad_workers.starts_a_pool, bad_workers.leaves_a_pool])
+def test_a_worker_may_start_a_pool_of_its_own(worker, method, session_on):
+    session = session_on()
+    psets = [{"n": n} for n in range(4)]
+    results = session.map(worker, psets, user_kwargs={"method": method})
+    assert results.missing["_exception"].tolist() == []
+    assert_healthy(results, psets, 4)
+    assert_still_works(session)
+
+
+@pytest.mark.parametrize("backend", ["serial", "multiprocessing"])
+def test_a_worker_may_run_a_survey_of_its_own(backend, session_on, tmp_path):
+    session = session_on(backend)
+    psets = [{"n": n} for n in range(3)]
+    results = session.map(bad_workers.starts_a_survey, psets, user_kwargs={"prefix": str(tmp_path / ".inner-")})
+    assert results.missing["_exception"].tolist() == []
+    assert_healthy(results, psets, 3)
+
+
+def test_a_worker_may_start_an_executor_of_its_own(session_on):
+    psets = [{"n": n} for n in range(2)]
+    assert_healthy(session_on().map(bad_workers.starts_an_executor, psets), psets, 2)
+
+
+@pytest.mark.parametrize("worker", [bad_workers.leaves_a_thread, bad_workers.leaves_a_program])
+@pytest.mark.parametrize("most", [None, 3])
+def test_a_thread_or_program_left_in_a_worker_does_not_block_the_end(worker, most, session_on):
+    session = session_on(max_tasks_per_child=most)
+    psets = healthy_psets(12)
+    assert_healthy(session.map(worker, psets), psets, 12)
+    assert_still_works(session)
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 3
+
+
+def test_a_worker_that_forks_and_lets_the_child_return_ends_nothing(session_on):
+    session = session_on()
+    psets = healthy_psets(20)
+    results = session.map(bad_workers.forks_and_forgets, psets)
+    finished = [pset for pset in psets if pset["n"] not in set(results.missing["n"])]
+    assert_healthy(results, finished, 20)
+    assert_still_works(session)
+
+
+# Locks of the user's
+
+
+def test_a_lock_that_a_thread_of_the_user_holds_is_free_in_the_workers(session_on):
+    def hold(stop: threading.Event) -> None:
+        with bad_workers.LOCK:
+            held.set()
+            stop.wait()
+
+    held = threading.Event()
+    session = session_on()
+    with in_a_thread(hold):
+        held.wait()
+        psets = healthy_psets(100)
+        assert_healthy(session.map(bad_workers.takes_the_lock, psets), psets, 100)
+
+
+def test_a_survey_starts_while_a_thread_is_logging(session_on):
+    def hold(stop: threading.Event) -> None:
+        with logging._lock:
+            held.set()
+            stop.wait()
+
+    held = threading.Event()
+    with in_a_thread(hold):
+        held.wait()
+        session = session_on()
+        psets = healthy_psets(100)
+        assert_healthy(session.map(bad_workers.logs_something, psets), psets, 100)
+        session.close()
+
+
+def test_a_survey_starts_while_a_thread_is_importing(session_on, tmp_path, monkeypatch):
+    """Workers import the very module whose import lock is held in the driver."""
+    (tmp_path / "slow_to_import.py").write_text(
+        "import os, failing_workers\n"
+        f"if os.getpid() == {os.getpid()}:\n    failing_workers.GATE.wait()\n"
+        "def square(n):\n    return n * n\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    bad_workers.GATE.clear()
+
+    def import_slowly(_stop: threading.Event) -> None:
+        import slow_to_import
+
+        assert slow_to_import.square(2) == 4
+
+    importer = threading.Thread(target=import_slowly, args=(threading.Event(),))
+    importer.start()
+    try:
+        wait_until(lambda: "slow_to_import" in sys.modules)
+        psets = healthy_psets(100)
+        results = session_on().map(bad_workers.imports_what_the_driver_is_importing, psets)
+        assert importer.is_alive()
+        assert_healthy(results, psets, 100)
+    finally:
+        bad_workers.GATE.set()
+        importer.join()
+        sys.modules.pop("slow_to_import", None)
+
+
+def test_two_surveys_of_one_session_run_at_once(session_on, tmp_path):
+    """Psets of two surveys, in two threads, wait for one another."""
+    session = session_on(ncores=2)
+    results: dict[int, Any] = {}
+
+    def survey(n: int) -> None:
+        psets = [{"n": n, "party": [0, 1]}]
+        results[n] = session.map(bad_workers.waits_for_all, psets, user_kwargs={"folder": str(tmp_path)})
+
+    threads = [threading.Thread(target=survey, args=(n,)) for n in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(results[n].missing) for n in (0, 1)] == [0, 0]
+
+
+# Together
+
+
+@pytest.mark.parametrize("ncores", [2, 4, 9])
+def test_as_many_psets_as_there_are_slots_run_at_once(ncores, session_on, tmp_path):
+    session = session_on(ncores=ncores)
+    everybody = list(range(ncores))
+    psets = [{"n": n, "party": everybody} for n in everybody]
+    results = session.map(bad_workers.waits_for_all, psets, user_kwargs={"folder": str(tmp_path)})
+    assert results.missing["_exception"].tolist() == []
+    assert results.results["pid"].nunique() == ncores
+
+
+def test_psets_run_at_once_also_in_a_session_that_has_learned_to_group(session_on, tmp_path):
+    session = session_on(ncores=4)
+    session.map(bad_workers.healthy, healthy_psets(5000))
+    psets = [{"n": n, "party": [0, 1, 2, 3]} for n in range(4)]
+    results = session.map(bad_workers.waits_for_all, psets, user_kwargs={"folder": str(tmp_path)})
+    assert results.missing["_exception"].tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("count", "slow", "group_size"),
+    [(100, 0, 100), (100, 30, 50), (100, 0, None), (3000, 1500, None), (3000, 2999, None), (3000, 700, 1000)],
+)
+def test_no_pset_waits_behind_a_busy_worker_while_another_is_idle(count, slow, group_size, session_on, tmp_path):
+    """One pset returns when all others have been run, also those that were sent in its group or behind it."""
+    session = session_on()
+    psets = [{"n": n, "bad": n == slow} for n in range(count)]
+    user_kwargs = {"folder": str(tmp_path), "others": count - 1}
+    results = session.map(bad_workers.last_of_all, psets, group_size=group_size, user_kwargs=user_kwargs)
+    assert results.missing["_exception"].tolist() == []
+    assert_healthy(results, psets, count)
+
+
+def test_two_slow_psets_in_one_group_do_not_wait_for_each_other(session_on, tmp_path):
+    session = session_on(ncores=3)
+    psets = [{"n": n, "party": [10, 11] if n in (10, 11) else [n]} for n in range(40)]
+    results = session.map(bad_workers.waits_for_all, psets, group_size=40, user_kwargs={"folder": str(tmp_path)})
+    assert results.missing["_exception"].tolist() == []
+
+
+def test_signals_that_workers_ignore_do_not_keep_them_alive(session_on):
+    session = session_on()
+    assert_still_works(session)
+    for process in workers():
+        process.send_signal(signal.SIGSTOP)
+    session.close()
+    assert workers() == []

@@ -1,0 +1,885 @@
+"""Sessions, options and workers as a user meets them."""
+
+import functools
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import paramsurvey
+from paramsurvey.errors import (
+    BackendError,
+    OptionError,
+    PsetError,
+    SessionError,
+    SurveyStopped,
+    WorkerError,
+)
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """Log files go where nobody minds, and no variable of the machine's has a say."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("PARAMSURVEY_"):
+            monkeypatch.delenv(name)
+
+
+class _Nowhere:
+    def write(self, text):
+        pass
+
+
+QUIET = {"verbose": 0, "pslogger_fd": _Nowhere()}
+
+
+@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
+def session(request):
+    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
+        yield session
+
+
+def double(pset, system_kwargs, user_kwargs):
+    return {"double": 2 * pset["a"]}
+
+
+def whereabouts(pset, system_kwargs, user_kwargs):
+    return {"pid": os.getpid(), "cwd": os.getcwd()}
+
+
+def told(pset, system_kwargs, user_kwargs):
+    return {"told": dict(system_kwargs), "user_kwargs": user_kwargs}
+
+
+def psets_of(count):
+    return [{"a": a} for a in range(count)]
+
+
+def pids(results):
+    return {row["pid"] for row in results.iterdicts()}
+
+
+# The default session
+
+
+def test_map_works_without_init(capfd):
+    results = paramsurvey.map(double, psets_of(3))
+    assert results.to_dict() == [{"a": 0, "double": 0}, {"a": 1, "double": 2}, {"a": 2, "double": 4}]
+    assert paramsurvey.backend() == "multiprocessing"
+    assert capfd.readouterr().out == ""
+
+
+def test_init_chooses_backend_and_cores():
+    paramsurvey.init(backend="serial", **QUIET)
+    assert (paramsurvey.backend(), paramsurvey.current_core_count()) == ("serial", 1)
+    assert pids(paramsurvey.map(whereabouts, psets_of(3))) == {os.getpid()}
+    paramsurvey.init(ncores=3, **QUIET)
+    assert (paramsurvey.backend(), paramsurvey.current_core_count()) == ("multiprocessing", 3)
+    resources = paramsurvey.current_resources()
+    assert resources["num_cores"] == 3
+    assert resources["memory"] > 2**20
+
+
+def test_a_negative_number_of_cores_is_left_to_others():
+    everything = len(os.sched_getaffinity(0))
+    paramsurvey.init(ncores=-1, **QUIET)
+    assert paramsurvey.current_core_count() == max(1, everything - 1)
+    paramsurvey.init(ncores=-1000, **QUIET)
+    assert paramsurvey.current_core_count() == 1
+    paramsurvey.init(**QUIET)
+    assert paramsurvey.current_core_count() == everything
+
+
+def test_finalize_may_be_called_at_any_time_and_ends_the_workers():
+    paramsurvey.finalize()
+    paramsurvey.init(ncores=1, **QUIET)
+    (pid,) = pids(paramsurvey.map(whereabouts, psets_of(1)))
+    paramsurvey.finalize()
+    paramsurvey.finalize()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(paramsurvey.map(double, psets_of(1), **QUIET)) == 1
+
+
+def test_init_again_replaces_the_session():
+    paramsurvey.init(ncores=1, name="first", **QUIET)
+    (first,) = pids(paramsurvey.map(whereabouts, psets_of(1)))
+    paramsurvey.init(ncores=1, name="second", **QUIET)
+    results = paramsurvey.map(whereabouts, psets_of(1))
+    assert results.name == "second"
+    assert pids(results) != {first}
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+def test_a_refused_init_leaves_the_session_as_it_was():
+    paramsurvey.init(ncores=1, **QUIET)
+    with pytest.raises(OptionError):
+        paramsurvey.init(ncores=0)
+    with pytest.raises(BackendError):
+        paramsurvey.init(backend="nonsense")
+    assert paramsurvey.current_core_count() == 1
+
+
+@pytest.mark.parametrize("verb", ["init", "finalize"])
+def test_a_busy_session_is_not_replaced(verb):
+    paramsurvey.init(ncores=1, **QUIET)
+    stream = paramsurvey.stream(double, psets_of(1000), group_size=1)
+    next(stream)
+    with pytest.raises(SessionError, match=rf"{verb}\(\): a survey is running in the default session; call {verb}\(\)"):
+        getattr(paramsurvey, verb)()
+    assert "double" in next(stream)
+    stream.close()
+    getattr(paramsurvey, verb)()
+
+
+def test_a_session_is_busy_inside_out_func():
+    refusals = []
+
+    def out_func(user_ret, system_kwargs, user_kwargs):
+        with pytest.raises(SessionError) as caught:
+            paramsurvey.init()
+        refusals.append(str(caught.value))
+
+    paramsurvey.init(backend="serial", **QUIET)
+    paramsurvey.map(double, psets_of(2), out_func=out_func)
+    assert len(refusals) == 2
+
+
+def test_an_unknown_attribute_of_the_package_is_told_with_those_there_are():
+    with pytest.raises(AttributeError, match="module 'paramsurvey' has no attribute 'mapp'; it has: .*map"):
+        _ = paramsurvey.mapp
+    assert "map" in dir(paramsurvey)
+    assert paramsurvey.__version__[0].isdigit() if _is_installed() else True
+
+
+def _is_installed():
+    from importlib import metadata
+
+    return bool(metadata.packages_distributions().get("paramsurvey"))
+
+
+# Sessions
+
+
+def test_a_session_is_a_context_manager_and_cannot_be_used_after_its_end():
+    with paramsurvey.Session(ncores=1, **QUIET) as session:
+        (pid,) = pids(session.map(whereabouts, psets_of(1)))
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    session.close()
+    for use in (
+        lambda: session.map(double, psets_of(1)),
+        lambda: next(session.stream(double, psets_of(1))),
+        session.current_core_count,
+        lambda: session.backend,
+    ):
+        with pytest.raises(SessionError, match="this session is closed: open another with paramsurvey.Session"):
+            use()
+
+
+def test_two_sessions_live_side_by_side():
+    with paramsurvey.Session(ncores=1, **QUIET) as one, paramsurvey.Session(ncores=1, **QUIET) as other:
+        of_one, of_other = (pids(each.map(whereabouts, psets_of(5))) for each in (one, other))
+        assert len(of_one) == len(of_other) == 1
+        assert of_one != of_other
+        one.close()
+        assert pids(other.map(whereabouts, psets_of(5))) == of_other
+
+
+def test_two_threads_can_map_in_one_session(pool):
+    answers = {}
+
+    def survey(number):
+        answers[number] = pool.map(double, psets_of(200), name=f"thread {number}").to_dict()
+
+    threads = [threading.Thread(target=survey, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = [{"a": a, "double": 2 * a} for a in range(200)]
+    assert answers == {0: expected, 1: expected, 2: expected}
+
+
+def test_a_survey_inside_out_func_works(session):
+    inner = []
+
+    def out_func(user_ret, system_kwargs, user_kwargs):
+        inner.extend(session.map(double, [user_ret["pset"]]).to_dict())
+
+    results = session.map(double, psets_of(5), out_func=out_func)
+    assert sorted(row["a"] for row in inner) == [0, 1, 2, 3, 4]
+    assert len(results) == 5
+    assert results.progress.exceptions == 0
+
+
+def test_a_survey_inside_a_loop_over_a_stream_works(session):
+    rows = [session.map(double, [{"a": row["double"]}]).to_dict() for row in session.stream(double, psets_of(5))]
+    assert sorted(row["double"] for (row,) in rows) == [0, 4, 8, 12, 16]
+
+
+def test_a_survey_inside_a_worker_works(pool):
+    def outer(pset, system_kwargs, user_kwargs):
+        import paramsurvey
+
+        inner = paramsurvey.map(lambda p, s, u: {"b": p["a"] + 1}, [{"a": pset["a"]}], verbose=0, backend="serial")
+        return {"inner": inner.to_dict()}
+
+    results = pool.map(outer, psets_of(2), chdir=os.getcwd())
+    assert [row["inner"] for row in results.iterdicts()] == [[{"a": 0, "b": 1}], [{"a": 1, "b": 2}]]
+
+
+def test_leaving_a_session_ends_an_open_stream():
+    with paramsurvey.Session(ncores=1, **QUIET) as session:
+        stream = session.stream(double, psets_of(1000), group_size=1)
+        first = next(stream)
+    with pytest.raises(BackendError, match="closed"):
+        list(stream)
+    assert first in stream.results.to_dict()
+
+
+# Backends
+
+
+@pytest.mark.parametrize("name", ["ray", "mpi"])
+def test_backends_to_come_say_what_to_install(name):
+    with pytest.raises(BackendError, match=rf"'{name}'.*pip install 'paramsurvey\[{name}\]'; until then use"):
+        paramsurvey.init(backend=name)
+    with paramsurvey.Session(backend="serial", **QUIET) as session, pytest.raises(BackendError, match=name):
+        session.map(double, psets_of(1), backend=name)
+
+
+def test_an_unknown_backend_is_refused_with_those_there_are():
+    with pytest.raises(BackendError, match="there is no backend 'sloth'; there are: 'multiprocessing', 'serial'"):
+        paramsurvey.Session(backend="sloth")
+
+
+def test_one_survey_can_run_on_another_backend():
+    with paramsurvey.Session(ncores=1, **QUIET) as session:
+        assert os.getpid() not in pids(session.map(whereabouts, psets_of(2)))
+        assert pids(session.map(whereabouts, psets_of(2), backend="serial")) == {os.getpid()}
+        assert session.backend == "multiprocessing"
+        assert os.getpid() not in pids(session.map(whereabouts, psets_of(2)))
+
+
+def test_a_backend_can_be_an_instance():
+    from paramsurvey.backends.serial import SerialBackend
+
+    with paramsurvey.Session(backend=SerialBackend(name="mine"), **QUIET) as session:
+        assert session.backend == "mine"
+        assert len(session.map(double, psets_of(3))) == 3
+
+
+def test_what_is_no_backend_is_refused_with_what_it_lacks():
+    class Half:
+        name = "half"
+
+        def submit(self):
+            """Do nothing."""
+
+        def slots(self):
+            """Do nothing."""
+
+    with pytest.raises(BackendError, match="is no backend: it has no can_kill, publish, recall, kill, resources, close"):
+        paramsurvey.Session(backend=Half())
+
+
+# Options: keyword and variable
+
+
+def test_limit(session, monkeypatch):
+    assert len(session.map(double, psets_of(10), limit=3)) == 3
+    assert len(session.map(double, psets_of(10), limit=0)) == 10
+    monkeypatch.setenv("PARAMSURVEY_LIMIT", "4")
+    assert session.map(double, psets_of(10), limit=3).progress.total == 4
+    monkeypatch.setenv("PARAMSURVEY_LIMIT", "0")
+    assert len(session.map(double, psets_of(10), limit=3)) == 10
+
+
+def test_ncores_is_how_many_processes_work(monkeypatch):
+    def meet(pset, system_kwargs, user_kwargs):
+        path = f"arrived-{pset['a']}"
+        open(path, "w").close()
+        deadline = time.monotonic() + 20
+        while len([name for name in os.listdir() if name.startswith("arrived")]) < user_kwargs:
+            assert time.monotonic() < deadline, "the others did not come"
+        return {"pid": os.getpid()}
+
+    with paramsurvey.Session(ncores=3, **QUIET) as session:
+        assert len(pids(session.map(meet, psets_of(3), user_kwargs=3))) == 3
+        assert len(pids(session.map(whereabouts, psets_of(50), ncores=1, group_size=1))) == 1
+        monkeypatch.setenv("PARAMSURVEY_NCORES", "1")
+        assert len(pids(session.map(whereabouts, psets_of(50), ncores=3, group_size=1))) == 1
+    with paramsurvey.Session(ncores=3, **QUIET) as session:
+        assert session.current_core_count() == 1
+
+
+@pytest.mark.parametrize("group_size", [None, 1, 2, 100])
+def test_max_tasks_per_child_replaces_processes(pool, group_size, monkeypatch):
+    def counted(most, **options):
+        rows = pool.map(whereabouts, psets_of(12), group_size=group_size, **options).to_dict()
+        each = [sum(row["pid"] == pid for row in rows) for pid in {row["pid"] for row in rows}]
+        assert sum(each) == 12
+        assert max(each) <= most
+
+    counted(3, max_tasks_per_child=3)
+    counted(1, max_tasks_per_child=1)
+    monkeypatch.setenv("PARAMSURVEY_MAX_TASKS_PER_CHILD", "2")
+    counted(2)
+
+
+def test_group_size_is_how_many_psets_travel_together(pool, monkeypatch):
+    def sizes(**options):
+        events = []
+        watched = pool._survey(double, psets_of(20), options, "map")
+        watched.observers = (*watched.observers, _Watching(events))
+        watched.run()
+        return {event.stop - event.start for event in events if type(event).__name__ == "RowsFinished"}
+
+    assert sizes(group_size=5) == {5}
+    assert sizes(group_size=100) == {20}
+    assert sizes(group_size=1) == {1}
+    monkeypatch.setenv("PARAMSURVEY_GROUP_SIZE", "10")
+    assert sizes(group_size=1) == {10}
+
+
+class _Watching:
+    def __init__(self, events):
+        self.events = events
+
+    def see(self, event):
+        self.events.append(event)
+
+
+def test_user_kwargs_reach_every_call_and_out_func(session):
+    seen = []
+    given = {"array": np.arange(3), "f": lambda x: x + 1}
+    results = session.map(
+        lambda pset, system, user: {"b": user["f"](int(user["array"][2]))},
+        psets_of(3),
+        user_kwargs=given,
+        out_func=lambda ret, system, user: seen.append(user),
+    )
+    assert [row["b"] for row in results.iterdicts()] == [3, 3, 3]
+    assert all(user is given for user in seen)
+    assert len(seen) == 3
+    assert session.map(told, psets_of(1)).to_dict()[0]["user_kwargs"] is None
+
+
+def test_name_is_what_everything_is_called(session, monkeypatch):
+    results = session.map(told, psets_of(1), name="first light")
+    assert results.name == "first light"
+    assert results.to_dict()[0]["told"]["name"] == "first light"
+    assert results.stats.all_stat_names() == ["first light"]
+    assert session.map(double, []).name == "double"
+    monkeypatch.setenv("PARAMSURVEY_NAME", "from outside")
+    assert session.map(double, [], name="x").name == "from outside"
+
+
+def test_workers_run_in_the_current_folder_or_in_chdir(session, tmp_path, monkeypatch):
+    def cwd(**options):
+        (row,) = session.map(whereabouts, psets_of(1), **options).to_dict()
+        return row["cwd"]
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert cwd() == str(tmp_path)
+    assert cwd(chdir=tmp_path / "a") == str(tmp_path / "a")
+    assert cwd(chdir="b") == str(tmp_path / "b")
+    monkeypatch.setenv("PARAMSURVEY_CHDIR", str(tmp_path / "a"))
+    assert cwd(chdir="b") == str(tmp_path / "a")
+    monkeypatch.delenv("PARAMSURVEY_CHDIR")
+    monkeypatch.chdir(tmp_path / "b")
+    assert cwd() == str(tmp_path / "b")
+    assert os.getcwd() == str(tmp_path / "b")
+
+
+def test_out_subdirs_spread_the_output(session, tmp_path, monkeypatch):
+    def write(pset, system_kwargs, user_kwargs):
+        path = os.path.join(system_kwargs["out_subdir"], f"{pset['a']}.txt")
+        with open(path, "w") as file:
+            file.write("x")
+        return {"path": path}
+
+    results = session.map(write, psets_of(40), out_subdirs=3)
+    assert results.missing.empty
+    folders = {os.path.dirname(row["path"]) for row in results.iterdicts()}
+    assert folders == {"ps0", "ps1", "ps2"}
+    assert all((tmp_path / row["path"]).exists() for row in results.iterdicts())
+    monkeypatch.setenv("PARAMSURVEY_OUT_SUBDIRS", "1")
+    assert {os.path.dirname(row["path"]) for row in session.map(write, psets_of(4)).iterdicts()} == {"ps0"}
+    monkeypatch.delenv("PARAMSURVEY_OUT_SUBDIRS")
+    assert "out_subdir" not in session.map(told, psets_of(1)).to_dict()[0]["told"]
+
+
+def inverse(pset, system_kwargs, user_kwargs):
+    return {"inverse": 1 / pset["a"]}
+
+
+def test_out_func_gets_every_result_and_every_failure(session):
+    seen = []
+    results = session.map(inverse, psets_of(3), out_func=lambda ret, system, user: seen.append((ret, dict(system))))
+    returned = sorted((ret for ret, _ in seen), key=lambda ret: ret["pset"]["a"])
+    assert returned[0].keys() == {"pset", "exception", "traceback"}
+    assert returned[0]["pset"] == {"a": 0}
+    assert "ZeroDivisionError" in returned[0]["exception"]
+    assert "in inverse" in returned[0]["traceback"]
+    assert returned[1:] == [{"pset": {"a": a}, "result": {"inverse": 1 / a}} for a in (1, 2)]
+    assert {system["name"] for _, system in seen} == {"inverse"}
+    assert len(results) == 2
+
+
+def test_out_func_runs_in_this_thread(session):
+    seen = set()
+    session.map(double, psets_of(5), out_func=lambda *_: seen.add((os.getpid(), threading.get_ident())))
+    assert seen == {(os.getpid(), threading.get_ident())}
+
+
+def test_an_out_func_that_raises_costs_nobody_their_results(session):
+    def out_func(user_ret, system_kwargs, user_kwargs):
+        raise ValueError("the disk is on fire")
+
+    results = session.map(double, psets_of(5), out_func=out_func)
+    assert len(results) == 5
+    assert results.progress.exceptions == 5
+    assert results.progress.failures == 0
+
+
+def test_results_need_not_be_kept(session, monkeypatch):
+    seen = []
+    results = session.map(
+        inverse, psets_of(5), keep_results=False, out_func=lambda ret, system, user: seen.append(ret.get("result"))
+    )
+    assert (len(results), len(results.results), results.to_dict()) == (0, 0, [])
+    assert (results.progress.finished, results.progress.failures) == (4, 1)
+    assert len(results.missing) == 1
+    assert len(seen) == 5
+    monkeypatch.setenv("PARAMSURVEY_KEEP_RESULTS", "no")
+    assert len(session.map(double, psets_of(5))) == 0
+
+
+def test_progress_dt_is_the_time_between_two_lines(session, capsys, monkeypatch):
+    session.map(double, psets_of(50), verbose=1, progress_dt=0, group_size=1)
+    assert capsys.readouterr().err.count("double: total: 50") >= 50
+    monkeypatch.setenv("PARAMSURVEY_PROGRESS_DT", "100")
+    session.map(double, psets_of(50), verbose=1, progress_dt=0, group_size=1)
+    assert capsys.readouterr().err.count("double: total: 50") == 1  # at the end
+
+
+def test_settings_for_one_backend_are_ignored_by_the_others(session):
+    results = session.map(double, psets_of(2), ray={"num_gpus": 1}, mpi={"nodes": 2}, multiprocessing={"anything": 1})
+    assert len(results) == 2
+    with pytest.raises(OptionError, match="ray"):
+        session.map(double, psets_of(2), ray=1)
+
+
+def test_settings_for_ray_inside_a_pset_are_handed_to_the_worker(session):
+    psets = [{"a": 1, "ray": {"num_gpus": 1}}, {"a": 2, "ray": {"num_cpus": 2}}]
+    results = session.map(lambda pset, system, user: {"seen": pset["ray"]}, psets)
+    assert results.to_dict() == [pset | {"seen": pset["ray"]} for pset in psets]
+
+
+def test_timeout_is_refused_where_no_worker_can_be_ended(monkeypatch):
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
+        with pytest.raises(OptionError, match="timeout=5: the backend 'serial' cannot end a running worker; leave timeout"):
+            session.map(double, psets_of(1), timeout=5)
+        assert len(session.map(double, psets_of(1), timeout=0)) == 1
+        monkeypatch.setenv("PARAMSURVEY_TIMEOUT", "5")
+        with pytest.raises(OptionError, match="PARAMSURVEY_TIMEOUT=0 switches it off"):
+            session.map(double, psets_of(1))
+
+
+def test_timeout_ends_what_takes_too_long(pool, monkeypatch):
+    def slow(pset, system_kwargs, user_kwargs):
+        time.sleep(60 if pset["a"] == 1 else 0)
+        return {}
+
+    results = pool.map(slow, psets_of(4), timeout=0.2)
+    assert list(results.missing["_kind"]) == ["timeout"]
+    assert results.missing.loc[1, "_exception"] == "it took longer than timeout=0.2 s"
+    monkeypatch.setenv("PARAMSURVEY_TIMEOUT", "0.1")
+    assert "timeout=0.1" in pool.map(slow, psets_of(4), timeout=50).missing.loc[1, "_exception"]
+
+
+def test_retries_are_for_what_raised(session, tmp_path, monkeypatch):
+    def third_time_lucky(pset, system_kwargs, user_kwargs):
+        if system_kwargs["attempt"] < 3:
+            raise RuntimeError(f"attempt {system_kwargs['attempt']}")
+        return {"attempt": system_kwargs["attempt"]}
+
+    for group_size in (None, 1, 10):
+        results = session.map(third_time_lucky, psets_of(5), retries=2, group_size=group_size)
+        assert [row["attempt"] for row in results.iterdicts()] == [3] * 5
+    missing = session.map(third_time_lucky, psets_of(5), retries=1).missing
+    assert list(missing["_attempts"]) == [2] * 5
+    assert list(missing["_exception"]) == ["RuntimeError('attempt 2')"] * 5
+    assert len(session.map(third_time_lucky, psets_of(5)).missing) == 5
+    monkeypatch.setenv("PARAMSURVEY_RETRIES", "2")
+    assert len(session.map(third_time_lucky, psets_of(5)).missing) == 0
+
+
+def test_on_failure_stop_ends_the_survey_and_carries_what_is_finished(session, monkeypatch):
+    with pytest.raises(SurveyStopped, match="inverse: pset 3 is missing .raised., and on_failure='stop'") as caught:
+        session.map(inverse, [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 0}, {"a": 4}], on_failure="stop", group_size=1, ncores=1)
+    results = caught.value.results
+    assert [row["a"] for row in results.iterdicts()][:3] == [1, 2, 3]
+    assert results.missing.loc[3, "_kind"] == "raised"
+    assert set(results.missing["_kind"]) <= {"raised", "cancelled"}
+    assert len(results) + len(results.missing) == 5
+    monkeypatch.setenv("PARAMSURVEY_ON_FAILURE", "stop")
+    with pytest.raises(SurveyStopped):
+        session.map(inverse, psets_of(2))
+    assert len(session.map(double, psets_of(2))) == 2
+
+
+def test_unknown_and_impossible_options_are_refused_before_anything_runs(session):
+    ran = []
+    for options, message in [
+        ({"ncore": 2}, r"map\(\) has no option 'ncore'; did you mean 'ncores'\?"),
+        ({"retries": -1}, "retries must be a whole number, 0 or more"),
+        ({"verbose": "loud"}, "verbose must be a whole number from 0 to 3, not str"),
+    ]:
+        with pytest.raises(OptionError, match=message):
+            session.map(lambda *_: ran.append(1), psets_of(1), **options)
+    with pytest.raises(OptionError, match=r"stream\(\) has no option"):
+        session.stream(double, psets_of(1), nme="x")
+    with pytest.raises(OptionError, match=r"init\(\) has no option 'worker'"):
+        paramsurvey.init(worker=1)
+    assert ran == []
+
+
+def test_an_unreadable_variable_is_refused_by_name(session, monkeypatch):
+    monkeypatch.setenv("PARAMSURVEY_RETRIES", "many")
+    with pytest.raises(OptionError, match="the environment variable PARAMSURVEY_RETRIES='many' cannot be used"):
+        session.map(double, psets_of(1))
+
+
+def test_backend_and_verbose_can_come_from_the_environment(monkeypatch, capsys):
+    monkeypatch.setenv("PARAMSURVEY_BACKEND", "serial")
+    monkeypatch.setenv("PARAMSURVEY_VERBOSE", "2")
+    paramsurvey.init(backend="multiprocessing", verbose=0)
+    assert paramsurvey.backend() == "serial"
+    paramsurvey.map(double, psets_of(2), backend="multiprocessing")
+    assert "double: 2 psets on 1 x serial" in capsys.readouterr().err
+
+
+# Seeds
+
+
+def seeds(session, psets, **options):
+    results = session.map(lambda pset, system, user: {"seed": system["seed"]}, psets, **options)
+    return [row["seed"] for row in results.iterdicts()]
+
+
+def test_seeds_depend_on_seed_and_pset_and_nothing_else():
+    psets = [{"a": a, "b": str(a)} for a in range(50)]
+    found = set()
+    for backend, ncores in (("serial", 1), ("multiprocessing", 1), ("multiprocessing", 3)):
+        with paramsurvey.Session(backend=backend, ncores=ncores, **QUIET) as session:
+            for group_size in (None, 1, 7, 100):
+                found.add(tuple(seeds(session, psets, seed=5, group_size=group_size)))
+            assert seeds(session, psets[::-1], seed=5)[::-1] == list(found)[0]
+            assert seeds(session, psets[3:5], seed=5) == list(found)[0][3:5]
+            assert set(seeds(session, psets, seed=6)).isdisjoint(list(found)[0])
+    assert len(found) == 1
+    (of_five,) = found
+    assert len(set(of_five)) == 50
+    assert all(type(seed) is int and 0 <= seed < 2**63 for seed in of_five)
+
+
+def test_equal_psets_have_equal_seeds_and_1_is_not_true(session):
+    of = seeds(session, [{"a": 1}, {"a": 1}, {"a": 1.0}, {"a": True}])
+    assert of[0] == of[1]
+    assert len(set(of)) == 3
+
+
+def test_the_seed_can_come_from_the_environment(session, monkeypatch):
+    with_seed = seeds(session, psets_of(2), seed=9)
+    monkeypatch.setenv("PARAMSURVEY_SEED", "9")
+    assert seeds(session, psets_of(2)) == with_seed
+
+
+def test_a_worker_is_told_what_the_readme_says(session):
+    (row,) = session.map(told, [{"a": 1}]).to_dict()
+    assert row["told"].keys() == {"name", "raw_stats", "seed", "attempt"}
+    assert row["told"]["attempt"] == 1
+
+
+# Statistics
+
+
+def test_what_workers_measure_is_in_the_stats(session):
+    def measure(pset, system_kwargs, user_kwargs):
+        from paramsurvey.stats import record_iowait, record_wallclock
+
+        with record_wallclock("compute", system_kwargs["raw_stats"]):
+            pass
+        with record_iowait("wait", raw_stats=system_kwargs["raw_stats"]):
+            pass
+
+    for group_size in (None, 1, 100):
+        stats = session.map(measure, psets_of(30), group_size=group_size).stats
+        assert sorted(stats.all_stat_names()) == ["compute", "measure", "wait"]
+        assert "compute 30 x" in repr(stats)
+
+
+def test_nonsense_in_raw_stats_costs_nobody_their_results(session):
+    def nonsense(pset, system_kwargs, user_kwargs):
+        system_kwargs["raw_stats"]["compute"] = "long"
+
+    assert len(session.map(nonsense, psets_of(3))) == 3
+
+
+# Streams
+
+
+def test_a_stream_yields_rows_as_they_finish(session):
+    rows = list(session.stream(double, psets_of(20)))
+    assert sorted(row["a"] for row in rows) == list(range(20))
+    assert all(row["double"] == 2 * row["a"] for row in rows)
+
+
+def test_a_stream_knows_its_progress_and_what_is_missing(session):
+    with session.stream(inverse, psets_of(3)) as stream:
+        assert stream.progress.total == 3
+        assert len(list(stream)) == 2
+    assert (stream.progress.finished, stream.progress.failures) == (2, 1)
+    assert list(stream.results.missing.index) == [0]
+    assert len(stream.results) == 2
+
+
+def test_leaving_a_stream_cancels_the_rest(session, tmp_path):
+    def mark(pset, system_kwargs, user_kwargs):
+        open(f"ran-{pset['a']}", "w").close()
+        return {}
+
+    stream = session.stream(mark, psets_of(300), group_size=1)
+    for _ in stream:
+        break
+    stream.close()
+    ran = len(list(tmp_path.glob("ran-*")))
+    assert ran < 300
+    assert list(stream) == []
+    results = stream.results
+    assert set(results.missing["_kind"]) == {"cancelled"}
+    assert len(results) + len(results.missing) == 300
+    assert not session.is_busy
+    assert len(session.map(double, psets_of(5))) == 5
+
+
+def test_a_stream_that_nobody_reads_computes_nothing(session, tmp_path):
+    stream = session.stream(lambda *_: open("ran", "w").close(), psets_of(1))
+    assert not session.is_busy
+    stream.close()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_stream_of_no_psets_is_over_at_once(session):
+    assert list(session.stream(double, [])) == []
+
+
+def test_a_stream_without_keep_results_holds_nothing(session):
+    stream = session.stream(double, psets_of(3), keep_results=False)
+    assert len(list(stream)) == 3
+    assert len(stream.results) == 0
+
+
+def test_stream_checks_its_arguments_before_it_is_read(session):
+    with pytest.raises(PsetError):
+        session.stream(double, {"a": 1})
+    with pytest.raises(WorkerError):
+        session.stream(7, psets_of(1))
+
+
+# Workers
+
+
+class Multiplier:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, pset, system_kwargs, user_kwargs):
+        return {"b": self.factor * pset["a"]}
+
+    def method(self, pset, system_kwargs, user_kwargs):
+        return self(pset, system_kwargs, user_kwargs)
+
+    @classmethod
+    def by_class(cls, pset, system_kwargs, user_kwargs):
+        return cls(3)(pset, system_kwargs, user_kwargs)
+
+    @staticmethod
+    def static(p, s, u):
+        return {"b": 3 * p["a"]}
+
+
+def closure():
+    factor = 3
+
+    def worker(pset, system_kwargs, user_kwargs):
+        return {"b": factor * pset["a"]}
+
+    return worker
+
+
+def with_factor(factor, pset, system_kwargs, user_kwargs):
+    return {"b": factor * pset["a"]}
+
+
+def decorated(func):
+    @functools.wraps(func)
+    def wrapper(*args, **kwargs):
+        return func(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        pytest.param(lambda p, s, u: {"b": 3 * p["a"]}, id="lambda"),
+        pytest.param(closure(), id="closure"),
+        pytest.param(Multiplier(3), id="callable object"),
+        pytest.param(Multiplier(3).method, id="method"),
+        pytest.param(Multiplier.by_class, id="class method"),
+        pytest.param(Multiplier.static, id="static method"),
+        pytest.param(functools.partial(with_factor, 3), id="partial"),
+        pytest.param(decorated(closure()), id="decorated"),
+        pytest.param(lambda *args: {"b": 3 * args[0]["a"]}, id="any arguments"),
+        pytest.param(paramsurvey.workers.keywords(lambda a: 3 * a, output="b"), id="keywords"),
+    ],
+)
+def test_any_callable_can_be_a_worker(session, worker):
+    assert session.map(worker, psets_of(3)).to_dict() == [{"a": 0, "b": 0}, {"a": 1, "b": 3}, {"a": 2, "b": 6}]
+
+
+def test_a_worker_that_cannot_be_called_is_refused(session):
+    for worker in (7, None, "double", Multiplier, lambda: {}):
+        with pytest.raises(WorkerError):
+            session.map(worker, psets_of(1))
+
+
+def test_a_worker_that_cannot_be_pickled_is_refused_by_the_pool(pool):
+    lock = threading.Lock()
+    with pytest.raises(WorkerError, match="cannot be pickled for the backend 'multiprocessing'.*lock"):
+        pool.map(lambda *_: lock, psets_of(1), name="locked")
+    with pytest.raises(WorkerError, match="user_kwargs cannot be pickled"):
+        pool.map(double, psets_of(1), user_kwargs=lock)
+    assert len(pool.map(double, psets_of(1))) == 1
+
+
+def test_a_worker_made_by_exec_as_in_a_notebook_works(session):
+    cell = """
+    import math
+    OFFSET = 10
+    def helper(x):
+        return math.floor(x) + OFFSET
+    def worker(pset, system_kwargs, user_kwargs):
+        return {"b": helper(pset["a"])}
+    """
+    notebook = {"__name__": "__main__"}
+    exec(textwrap.dedent(cell), notebook)
+    assert [row["b"] for row in session.map(notebook["worker"], psets_of(2)).iterdicts()] == [10, 11]
+
+
+# Scripts
+
+
+SCRIPT = """
+import paramsurvey
+print("imported")
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+SCALE = 10
+
+def scaled(x):
+    return SCALE * x
+
+def worker(pset, system_kwargs, user_kwargs):
+    return {"point": Point(scaled(pset["a"])), "b": scaled(pset["a"])}
+
+results = paramsurvey.map(worker, [{"a": a} for a in range(4)], ncores=2, verbose=0)
+print([row.b for row in results.itertuples()], [type(row.point) is Point for row in results.itertuples()])
+"""
+EXPECTED = "imported\n[0, 10, 20, 30] [True, True, True, True]\n"
+
+
+def run_python(*args, **kwargs):
+    environ = {**os.environ, "PYTHONPATH": ROOT}
+    process = subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, timeout=60, check=False, env=environ, **kwargs
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    return process.stdout
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    assert run_python("script.py") == EXPECTED
+
+
+def test_a_script_can_have_a_guard(tmp_path):
+    head, _, tail = SCRIPT.rpartition("results = ")
+    guarded = head + "if __name__ == '__main__':\n" + textwrap.indent("results = " + tail, "    ")
+    (tmp_path / "script.py").write_text(guarded)
+    assert run_python("script.py") == EXPECTED
+
+
+def test_a_script_can_come_on_standard_input():
+    assert run_python("-", input=SCRIPT) == EXPECTED
+
+
+def test_a_script_can_be_a_command_line_argument():
+    assert run_python("-c", SCRIPT) == EXPECTED
+
+
+def test_a_script_can_be_a_module_in_a_folder_of_its_own(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "mine.py").write_text(SCRIPT.partition("results =")[0])
+    main = "from mine import *\nimport mine\nfrom mine import worker, Point\nresults =" + SCRIPT.rpartition("results =")[2]
+    (tmp_path / "lib" / "main.py").write_text(main)
+    assert run_python("lib/main.py") == EXPECTED
+
+
+def test_a_script_may_forget_to_finalize_and_leave_a_stream_open(tmp_path):
+    script = """
+import paramsurvey
+paramsurvey.init(ncores=2, verbose=0)
+stream = paramsurvey.stream(lambda p, s, u: {"b": 1}, [{"a": a} for a in range(1000)], group_size=1)
+print(next(stream)["b"])
+"""
+    assert run_python("-c", script) == "1\n"
+
+
+def test_a_session_in_a_forked_child_is_left_alone():
+    script = """
+import os, paramsurvey
+paramsurvey.init(ncores=1, verbose=0)
+paramsurvey.map(lambda p, s, u: None, [{}])
+pid = os.fork()
+if pid == 0:
+    paramsurvey.finalize()
+    os._exit(0)
+os.waitpid(pid, 0)
+print(len(paramsurvey.map(lambda p, s, u: None, [{}])))
+"""
+    assert run_python("-W", "ignore", "-c", script) == "1\n"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend
 from paramsurvey.errors import BackendError, SessionError
@@ -52,6 +53,7 @@ class Session:
         self._running = 0
         self._closed = False
         self._backends: dict[str, Backend] = {}
+        self._streams: WeakSet[Stream] = WeakSet()
         self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0)
         self._backend_for(self._options)
         for text in unknown_variables(os.environ):
@@ -85,7 +87,9 @@ class Session:
 
     def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
         """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
-        return Stream(self, self._survey(worker, psets, options, "stream"))
+        stream = Stream(self, self._survey(worker, psets, options, "stream"))
+        self._streams.add(stream)
+        return stream
 
     def current_core_count(self) -> int:
         """Return how many cores the backend uses."""
@@ -120,6 +124,8 @@ class Session:
 
     def _end(self) -> None:
         atexit.unregister(self.close)
+        for stream in list(self._streams):
+            stream.end_with_session()
         for backend in self._backends.values():
             backend.close()
         self._log.close()
@@ -178,8 +184,9 @@ class Stream:
         self._survey = survey
         self._taken = self._run(session)
         self._rows: Iterator[tuple[dict[Hashable, Any], dict[Hashable, Any]]] = iter(())
+        self._was_cut_off = False
 
-    def _run(self, session: Session) -> Iterator[Taken]:
+    def _run(self, session: Session) -> Generator[Taken, None, None]:
         with session._counted():
             yield from self._survey.taken()
 
@@ -187,6 +194,11 @@ class Stream:
         return self
 
     def __next__(self) -> dict[Hashable, Any]:
+        if self._was_cut_off:
+            raise SessionError(
+                f"this stream ended with its session, when {self.progress.finished} of {self.progress.total} psets were "
+                "finished, which are in its results"
+            )
         while (row := next(self._rows, None)) is None:
             with self._survey.interruptible():
                 taken = next(self._taken)
@@ -214,7 +226,16 @@ class Stream:
 
     def close(self) -> None:
         """End what is still running."""
-        self._taken.close()  # type: ignore[attr-defined]
+        self._taken.close()
+        self._rows = iter(())
+
+    def end_with_session(self) -> None:
+        """End what is still running, because the session ends."""
+        self._was_cut_off = self._taken.gi_frame is not None  # it has neither come to its end nor been closed
+        try:
+            self.close()
+        except ValueError:  # another thread is waiting for the next row; it will hear of the end from the backend
+            pass
 
 
 def open_backend(name: str, options: Options) -> Backend:

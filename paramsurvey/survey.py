@@ -89,6 +89,7 @@ class Survey:
     _loop: Loop | None = attrs.field(default=None, init=False)
     _began: float = attrs.field(factory=time.monotonic, init=False)
     _tell_at: float = attrs.field(default=0.0, init=False)
+    _stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the survey
     _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
     _seconds: array[float] = attrs.field(factory=lambda: array("d"), init=False)  # measured, and not yet in `stats`:
     _counts: array[int] = attrs.field(factory=lambda: array("q"), init=False)  # one addition costs 80 us
@@ -179,9 +180,13 @@ class Survey:
                 self._tell_progress()
         except (InterruptReceived, KeyboardInterrupt) as exc:
             news.close()
+            if self._stop is not None:
+                raise self._stopped(self._stop) from None
             raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
         finally:
             news.close()
+        if self._stop is not None:  # it was the last one
+            raise self._stopped(self._stop)
         if self._dispatcher.cannot_start:
             raise WorkerStartError(self._why_no_start(), self.results())
 
@@ -225,9 +230,9 @@ class Survey:
         self._tell(RowLost(self.stage.name, lost.row, pset, failure, lost.attempts))
         if self.stage.options.out_func is not None:
             self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
-        if self.stage.options.on_failure == "stop":
-            which = f"pset {lost.row} is missing ({failure.kind})"
-            raise SurveyStopped(f"{self.stage.name}: {which}, and on_failure='stop': {failure.text}", self.results())
+        if self.stage.options.on_failure == "stop" and self._stop is None:
+            self._stop = lost
+            self._interrupt()
 
     def rows_of(self, taken: Taken) -> Iterator[tuple[Pset, Pset]]:
         """Make the psets and the answers of rows that have come back."""
@@ -285,6 +290,11 @@ class Survey:
         self.progress.active = self._dispatcher.active
         self.progress.finished = self._dispatcher.finished
         self.progress.failures = self._dispatcher.failures
+
+    def _stopped(self, lost: Lost) -> SurveyStopped:
+        self._count()
+        which = f"{self.stage.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
+        return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
 
     def _interrupted(self) -> Interrupted:
         assert self._loop is not None

@@ -30,6 +30,8 @@ IDLE_SECONDS = 0.02
 
 TICK_SECONDS = 0.5
 BREATH_SECONDS = 1e-4
+WIND_DOWN_SECONDS = 0.1
+WIND_DOWN_WAITS = 3
 QUEUED = 4
 """So many chunks may be at a slot, one running and the others behind it, if all are over in no time."""
 
@@ -121,6 +123,9 @@ class Loop:
                 if message is None:
                     yield None
                 while message is not None:
+                    if isinstance(message, Interrupt):
+                        yield from self._wind_down()
+                        raise InterruptReceived
                     yield from self._deal_with(message)
                     message = self.inbox.get() if self.inbox.qsize() else None
         finally:
@@ -128,10 +133,23 @@ class Loop:
                 self.backend.kill(future)
 
     def interrupt(self) -> None:
-        """Have `run` raise `InterruptReceived`; may be called by any thread and by a signal handler."""
+        """Have `run` bring in what is finished and raise `InterruptReceived`.
+
+        May be called by any thread and by a signal handler.
+        """
         self.inbox.put(Interrupt())
         if self._drivable is not None:
             self._drivable.wake()
+
+    def _wind_down(self) -> Iterator[Taken | Lost | None]:
+        """Take back what has not begun, and yield what comes in until all is quiet: finished psets, above all."""
+        self._recall()
+        for _ in range(WIND_DOWN_WAITS):
+            while self._futures and (message := self._wait(WIND_DOWN_SECONDS)) is not None:
+                if not isinstance(message, Interrupt):
+                    yield from self._deal_with(message)
+            if not self._futures:
+                return
 
     def _fill(self) -> None:
         """Send chunks while there is room and something to send; to busy slots only if they are trifling."""
@@ -154,12 +172,14 @@ class Loop:
         """Called in any thread."""
         self.inbox.put((flight, news))
 
-    def _wait(self) -> Message | None:
+    def _wait(self, patience: float | None = None) -> Message | None:
         """Wait for something to happen; None if it takes too long."""
-        idle = len(self._futures) < (self.slots or self.backend.slots())
-        patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
-        if not self.inbox.qsize() and self.source.prepare():
-            idle, patience = False, BREATH_SECONDS
+        idle = False
+        if patience is None:
+            idle = len(self._futures) < (self.slots or self.backend.slots())
+            patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
+            if not self.inbox.qsize() and self.source.prepare():
+                idle, patience = False, BREATH_SECONDS
         try:
             if self._drivable is not None and self.may_drive():
                 self._drivable.drive(self.inbox.qsize, patience)
@@ -174,9 +194,7 @@ class Loop:
         for flight in self.dispatcher.to_recall():
             self.backend.recall(self._futures[flight])
 
-    def _deal_with(self, message: Message) -> Sequence[Taken | Lost | None]:
-        if isinstance(message, Interrupt):
-            raise InterruptReceived
+    def _deal_with(self, message: tuple[Flight, Any]) -> Sequence[Taken | Lost | None]:
         flight, news = message
         if isinstance(news, Future):
             return self._ended(flight, news)

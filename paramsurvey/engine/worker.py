@@ -168,6 +168,7 @@ class ChunkRun:
         self.raw_stats: dict[str, list[float]] = {}
         self.row = 0  # of the first pset of the batch
         self.answers: list[Any] = []  # of the batch
+        self.failed: list[int] = []  # which of them are failures
         self.interrupted = False  # by Ctrl-C, in the driver's process
         self.careful = False  # one pset a batch, because this worker returns values that can change
         self.param_keys = frozenset(rows.keys)
@@ -222,6 +223,7 @@ class ChunkRun:
                 self.interrupted = True
                 return
             except BaseException as exc:  # noqa: BLE001 - no exception of a worker may end anything but its own pset
+                self.failed.append(len(self.answers))
                 append(Failure("raised", *self._describe(exc), retryable=True))
             else:
                 return
@@ -241,10 +243,12 @@ class ChunkRun:
         answers, self.answers = self.answers, []
         rows: Sequence[int] = range(self.row, self.row + len(answers))
         self.row += len(answers)
-        if Failure in set(map(type, answers)):
-            self.failures += [(row, answer) for row, answer in zip(rows, answers, strict=True) if _failed(answer)]
-            good = [i for i, answer in enumerate(answers) if not _failed(answer)]
-            rows, psets, answers = [rows[i] for i in good], [psets[i] for i in good], [answers[i] for i in good]
+        if self.failed:
+            rows = list(rows)
+            for i in reversed(self.failed):
+                self.failures.append((rows.pop(i), answers.pop(i)))
+                del psets[i]
+            self.failed = []
         block = self._plain_block(psets, answers)
         if block is not None:
             self.blocks.append(block)
@@ -449,10 +453,6 @@ def safe_repr(obj: Any) -> str:
         return repr(obj)
     except BaseException as exc:  # noqa: BLE001 - a user's repr may raise anything
         return f"{type(obj).__name__}(<its repr raises {type(exc).__name__}>)"
-
-
-def _failed(answer: Any) -> bool:
-    return type(answer) is Failure
 
 
 def _frames(stack: Any) -> Iterator[Any]:

@@ -53,6 +53,8 @@ class LogFile:
     _opened: bool = attrs.field(default=False, init=False)
     _progress_at: float = attrs.field(factory=time.monotonic, init=False)
     _flushed_at: float = attrs.field(factory=time.monotonic, init=False)
+    _second: int = attrs.field(default=-1, init=False)
+    _stamp_text: str = attrs.field(default="", init=False)
     _tracebacks: dict[str, int] = attrs.field(factory=dict, init=False)
 
     def see(self, event: Event) -> None:
@@ -139,6 +141,14 @@ class LogFile:
             self._file.write(f"{stamp} {text}\n")
         except Exception as exc:  # noqa: BLE001 - the stream may be somebody else's, and raise anything
             self._give_up(exc)
+
+    def _stamp(self) -> str:
+        """Return the local time; made once a second, because thousands of failures may be written in one."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._stamp_text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return self._stamp_text
 
     def flush(self) -> None:
         """Bring what was written to the file."""

@@ -88,7 +88,7 @@ class Survey:
     _lost: list[Lost] = attrs.field(factory=list, init=False)
     _loop: Loop | None = attrs.field(default=None, init=False)
     _began: float = attrs.field(factory=time.monotonic, init=False)
-    _tell_at: float = attrs.field(default=0.0, init=False)
+    _tell_at: float = attrs.field(init=False)
     _stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the survey
     _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
     _seconds: array[float] = attrs.field(factory=lambda: array("d"), init=False)  # measured, and not yet in `stats`:
@@ -104,6 +104,7 @@ class Survey:
         chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
         self._dispatcher = Dispatcher(self.psets.count, chunker, retries=options.retries)
         self.progress = MapProgress(total=self.psets.count)
+        self._tell_at = self._began + self._pause()
 
     def run(self) -> MapResults:
         """Run to the end and return what came of it."""
@@ -193,9 +194,13 @@ class Survey:
     def _tell_progress(self) -> None:
         now = time.monotonic()
         if now >= self._tell_at:
-            self._tell_at = now + (0.0 if self.stage.options.verbose >= 3 else PROGRESS_SECONDS)
+            self._tell_at = now + self._pause()
             self._count()
             self._tell(Progressed(self.stage.name, self.progress, self.stats))
+
+    def _pause(self) -> float:
+        """Return the seconds between two times that observers are told of progress."""
+        return 0.0 if self.stage.options.verbose >= 3 else PROGRESS_SECONDS
 
     def _note_rows(self, taken: Taken) -> None:
         part, options = taken.part, self.stage.options

@@ -32,7 +32,7 @@ TICK_SECONDS = 0.5
 BREATH_SECONDS = 1e-4
 WIND_DOWN_SECONDS = 0.1
 WIND_DOWN_WAITS = 3
-QUEUED = 4
+QUEUED = 8
 """So many chunks may be at a slot, one running and the others behind it, if all are over in no time."""
 
 

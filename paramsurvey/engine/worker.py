@@ -203,6 +203,8 @@ class ChunkRun:
         self._call(batch, system_kwargs)
         del answers[len(batch) :]  # an interrupt after the last answer belongs to nobody
         done = len(answers)
+        if self.failed and self.failed[-1] >= done:
+            self.failed.pop()
         mean = (perf_counter() - began) / max(1, done)
         self.seconds.append(mean)
         self.counts.append(done)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import MutableSequence
+from functools import lru_cache
 from typing import Any
 
 from paramsurvey.backends.multiprocessing import slot as words
@@ -49,7 +51,7 @@ class SlotMonitor:
 
     def flush(self, part: Part) -> None:
         """Send a part ahead of the result."""
-        self.send(Kind.PART, part)
+        self.send(Kind.PART, tuple(part)[:-1])
 
     def send(self, kind: Kind, obj: Any) -> None:
         """Write a frame; a driver that is gone is the end of this process. Raises what pickling the object raises."""
@@ -73,14 +75,25 @@ def serve(tasks: int, results: int, slot: memoryview) -> None:
 
 def _run(frame: Frame, monitor: SlotMonitor) -> None:
     try:
-        fn, args = frame.load()
+        head, more = frame.load()
+        fn, args = _loaded_head(head)
     except BaseException as exc:  # noqa: BLE001 - a user's class may raise anything while it is unpickled
         monitor.send(Kind.REFUSED, (safe_repr(exc), traceback.format_exc()))
         return
     try:
-        monitor.send(Kind.RESULT, fn(*args, monitor=monitor))
+        result = fn(*args, *more, monitor=monitor)
+        if type(result) is Part:
+            monitor.send(Kind.LAST_PART, tuple(result)[:-1])
+        else:
+            monitor.send(Kind.RESULT, result)
     except BaseException as exc:  # noqa: BLE001 - the future carries whatever was raised
         monitor.send(Kind.RAISED, _exception(exc))
+
+
+@lru_cache(maxsize=8)
+def _loaded_head(head: bytes) -> Any:
+    """Return the function and the arguments that many tasks have in common."""
+    return pickle.loads(head)
 
 
 def _exception(exc: BaseException) -> tuple[Any, str]:

@@ -23,9 +23,10 @@ _MOST_VECTORS = 64  # far below IOV_MAX everywhere
 class Kind(IntEnum):
     """What a frame is."""
 
-    TASK = 1  # to the worker: (function, arguments)
-    PART = 2  # from the worker: something ahead of the result
-    RESULT = 3  # the function's value
+    TASK = 1  # to the worker: pickled (function, arguments), and more arguments
+    PART = 2  # from the worker, ahead of the result: the fields of a part, but for its size
+    LAST_PART = 6  # the function's value, if that is a part: likewise
+    RESULT = 3  # any other value
     RAISED = 4  # the exception that the function raised, frozen, and its text
     REFUSED = 5  # the task cannot be unpickled: text and traceback
 
@@ -53,8 +54,10 @@ def encode(kind: Kind, ticket: int, obj: Any, *, by_value: bool = False) -> list
     buffers = Buffers()
     body = (dumps_by_value if by_value else dumps)(obj, buffers.collect)
     raw = [buffer.raw() for buffer in buffers]
-    lengths = b"".join(len(view).to_bytes(8, "little") for view in raw)
-    return [_HEADER.pack(kind, len(raw), ticket, len(body)) + lengths + body, *raw]
+    header = _HEADER.pack(kind, len(raw), ticket, len(body))
+    if raw:
+        header += b"".join(len(view).to_bytes(8, "little") for view in raw)
+    return [header + body, *raw]
 
 
 def widen(fd: int) -> None:

@@ -53,10 +53,9 @@ from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader, Kind, Outbox, encode, widen
 from paramsurvey.backends.multiprocessing.guard import MESSAGE, Verb
 from paramsurvey.engine.columns import is_plain
-from paramsurvey.engine.pickling import thaw
+from paramsurvey.engine.pickling import dumps, dumps_by_value, thaw
 from paramsurvey.engine.records import (
     LOADING,
-    ChunkRows,
     Died,
     DiedLoading,
     GivenBack,
@@ -92,6 +91,7 @@ class Task:
     ticket: int
     future: Future[Any]
     options: TaskOptions
+    began: float
     seen_index: int = LOADING  # the row that was running at the last look,
     seen_since: float = 0.0  # and when it was first seen
     last_part: float = 0.0
@@ -128,12 +128,10 @@ class Process:
         return self.slot[words.INDEX]
 
 
-def _is_plain(fn: Callable[..., Any], args: tuple[Any, ...]) -> bool:
-    """Whether plain pickle can carry these arguments: only a chunk of numbers and text is known to be such."""
-    if fn is not run_chunk:
-        return False
-    rows = ChunkRows(*args[1])
-    return is_plain(list(rows.keys)) and all(map(is_plain, rows.columns))
+def _is_plain(rows: tuple[Any, ...]) -> bool:
+    """Whether plain pickle can carry a chunk: if there are only numbers and text in it."""
+    keys, columns, *_ = rows
+    return is_plain(list(keys)) and all(map(is_plain, columns))
 
 
 class Pool:
@@ -155,6 +153,9 @@ class Pool:
         self._idle: list[Process] = []
         self._tasks: dict[Future[Any], Process] = {}
         self._new: list[Process] = []  # not yet known to the selector
+        self._head_of: Any = None  # the constant of the last chunk
+        self._head = b""
+        self._corked: set[Process] = set()  # whose outbox is to be written at the next turn
         self._wanting: set[Process] = set()  # whose outbox waits for room in the pipe
         self._watched: set[Process] = set()  # known to the selector as wanting room
         self._places = list(range(MOST_SLOTS))[::-1]
@@ -190,9 +191,9 @@ class Pool:
         future.set_running_or_notify_cancel()
         with self._lock:
             self._tickets += 1
-            task = Task(self._tickets, future, options, last_part=time.monotonic())
+            task = Task(self._tickets, future, options, began := time.monotonic(), last_part=began)
         try:
-            frame = encode(Kind.TASK, task.ticket, (fn, args), by_value=not _is_plain(fn, args))
+            frame = self._frame(task.ticket, fn, args)
         except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
             future.set_exception(Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()))
             return future
@@ -204,8 +205,20 @@ class Pool:
             process.rows_done += options.rows
             self._tasks[future] = process
             process.outbox.add(frame)
-            self._write(process)
+            if len(process.tasks) > 1 and task.began - self._driven_at < STANDBY_SECONDS:
+                self._corked.add(process)  # it is busy; whoever drives writes for several tasks at once
+            else:
+                self._write(process)
         return future
+
+    def _frame(self, ticket: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
+        """Encode a call: what it has in common with others as one pickle inside another, which is made only once."""
+        if fn is not run_chunk:
+            return encode(Kind.TASK, ticket, (dumps_by_value((fn, args)), ()))
+        handle, rows = args
+        if handle is not self._head_of:
+            self._head_of, self._head = handle, dumps((fn, (handle,)))
+        return encode(Kind.TASK, ticket, (self._head, (rows,)), by_value=not _is_plain(rows))
 
     def kill(self, future: Future[Any]) -> None:
         """End the process that runs this call, and what it has started."""
@@ -397,6 +410,12 @@ class Pool:
 
     def _turn(self, timeout: float | None) -> None:
         """Wait for something to happen, at most so long, and deal with it."""
+        if self._corked:
+            with self._lock:
+                corked, self._corked = self._corked, set()
+                for process in corked:
+                    if process.number in self._processes and not process.retired:
+                        self._write(process)
         patience = self._patience()
         if patience is None or (timeout is not None and timeout < patience):
             patience = timeout
@@ -483,7 +502,7 @@ class Pool:
             task = process.tasks[0]
             task.last_part = time.monotonic()
         try:
-            part = frame.load()._replace(size=frame.size)
+            part = Part._make((*frame.load(), frame.size))
         except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
             lost = _unreadable(exc)
             with self._lock:
@@ -676,7 +695,7 @@ def _outcome(frame: Frame) -> Any:
             return thaw(frozen)
         except BaseException:  # noqa: BLE001 - an exception that cannot be unpickled comes as text
             return RuntimeError(text)
-    return content._replace(size=frame.size) if isinstance(content, Part) else content
+    return Part._make((*content, frame.size)) if frame.kind == Kind.LAST_PART else content
 
 
 def _resolve(task: Task, outcome: Any) -> Completion:

@@ -7,6 +7,7 @@ module imports nothing that imports pandas, and the methods that run surveys imp
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
 import threading
 from collections.abc import Generator, Hashable, Iterator, Mapping
@@ -196,8 +197,8 @@ class Stream:
     def __next__(self) -> dict[Hashable, Any]:
         if self._was_cut_off:
             raise SessionError(
-                f"this stream ended with its session, when {self.progress.finished} of {self.progress.total} psets were "
-                "finished, which are in its results"
+                f"this stream ended with its session, when {self.progress.finished} of {self.progress.total} psets "
+                "were finished, which are in its results"
             )
         while (row := next(self._rows, None)) is None:
             with self._survey.interruptible():
@@ -231,7 +232,7 @@ class Stream:
 
     def end_with_session(self) -> None:
         """End what is still running, because the session ends."""
-        self._was_cut_off = self._taken.gi_frame is not None  # it has neither come to its end nor been closed
+        self._was_cut_off = inspect.getgeneratorstate(self._taken) != inspect.GEN_CLOSED
         try:
             self.close()
         except ValueError:  # another thread is waiting for the next row; it will hear of the end from the backend

@@ -339,7 +339,8 @@ class _Publication:
     _handle: Published | None = attrs.field(default=None, init=False)
 
     def __enter__(self) -> Published:
-        work = self.stage.work(self.stage.options.chdir or _current_folder())
+        chdir = self.stage.options.chdir
+        work = self.stage.work(_current_folder() if chdir is None else os.path.abspath(chdir))
         try:
             self._handle = self.backend.publish(work)
         except BackendError:

@@ -171,6 +171,7 @@ class ChunkRun:
         self.failed: list[int] = []  # which of them are failures
         self.interrupted = False  # by Ctrl-C, in the driver's process
         self.careful = False  # one pset a batch, because this worker returns values that can change
+        self.pid = os.getpid()
         self.param_keys = frozenset(rows.keys)
         self.first = 0  # the first row not flushed
         self.blocks: list[Block] = []
@@ -201,6 +202,8 @@ class ChunkRun:
         answers: list[Any] = []
         self.answers = answers
         self._call(batch, system_kwargs)
+        if os.getpid() != self.pid:
+            os._exit(0)  # the worker has forked, and this is the child: the parent goes on
         del answers[len(batch) :]  # an interrupt after the last answer belongs to nobody
         done = len(answers)
         if self.failed and self.failed[-1] >= done:

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,19 +44,25 @@ class LogFile:
         Written to instead of a file.
     quiet : bool
         Whether even that is not said.
+    clock : callable, optional
+        Tells the time in seconds; what is written has the date.
     """
 
     prefix: str
     stream: TextIO | None = None
     quiet: bool = False
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
     name: str | None = attrs.field(default=None, init=False)
     _file: Any = attrs.field(default=None, init=False)
     _opened: bool = attrs.field(default=False, init=False)
-    _progress_at: float = attrs.field(factory=time.monotonic, init=False)
-    _flushed_at: float = attrs.field(factory=time.monotonic, init=False)
+    _progress_at: float = attrs.field(init=False)
+    _flushed_at: float = attrs.field(init=False)
     _second: int = attrs.field(default=-1, init=False)
     _stamp_text: str = attrs.field(default="", init=False)
     _tracebacks: dict[str, int] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._progress_at = self._flushed_at = self.clock()
 
     def see(self, event: Event) -> None:
         """Write an event."""
@@ -96,7 +103,7 @@ class LogFile:
         return f"\n  traceback {number}:\n" + text.rstrip()
 
     def _progress(self, event: Progressed) -> None:
-        now = time.monotonic()
+        now = self.clock()
         if now - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = now
             self.write(f"{event.name}: {event.progress}")
@@ -152,7 +159,7 @@ class LogFile:
 
     def flush(self) -> None:
         """Bring what was written to the file."""
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self.clock()
         try:
             if hasattr(self._file, "flush"):
                 self._file.flush()

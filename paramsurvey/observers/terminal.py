@@ -42,16 +42,22 @@ class Terminal:
         Seconds between two lines of progress, instead of what `verbose` means.
     log_name : str, optional
         Where the user can read more.
+    clock : callable, optional
+        Tells the time in seconds.
     """
 
     verbose: int
     vstats: int
     progress_dt: float | None = None
     log_name: str | None = None
-    _began: float = attrs.field(factory=time.monotonic, init=False)
-    _progress_at: float = attrs.field(factory=time.monotonic, init=False)
-    _stats_at: float = attrs.field(factory=time.monotonic, init=False)
+    clock: Callable[[], float] = attrs.field(default=time.monotonic, kw_only=True)
+    _began: float = attrs.field(init=False)
+    _progress_at: float = attrs.field(init=False)
+    _stats_at: float = attrs.field(init=False)
     _failures_shown: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._began = self._progress_at = self._stats_at = self.clock()
 
     def see(self, event: Event) -> None:
         """Print what is due."""
@@ -73,7 +79,7 @@ class Terminal:
             say(f"{event.name}: psets {event.start} to {event.stop - 1} have come back")
 
     def _in_between(self, event: Progressed) -> None:
-        now = time.monotonic()
+        now = self.clock()
         pause = SECONDS_BETWEEN[self.verbose] if self.progress_dt is None else self.progress_dt
         if self.verbose and now - self._progress_at >= pause:
             self._progress_at = now

@@ -75,6 +75,7 @@ TICK_SECONDS = 0.05
 STANDBY_SECONDS = 0.02
 MOST_GUARDS = 3
 PIPE_GRACE_SECONDS = 0.5
+LEAVE_SECONDS = 1.0
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
@@ -113,8 +114,13 @@ class Process:
     outbox: Outbox = attrs.field(factory=Outbox)
     rows_done: int = 0
     pipe_ended_at: float | None = None  # it is dead, or has closed its descriptors
-    retired: bool = False
+    retired_at: float | None = None  # its task pipe is closed; it should leave by itself
     ending: Callable[[int | None], TaskLost] | None = None  # why it was killed, told the row that was running
+
+    @property
+    def retired(self) -> bool:
+        """Whether it has been told to leave."""
+        return self.retired_at is not None
 
     @property
     def is_usable(self) -> bool:
@@ -342,7 +348,7 @@ class Pool:
         if process in self._idle:
             self._idle.remove(process)
         if not process.retired:
-            process.retired = True
+            process.retired_at = time.monotonic()
             os.close(process.task_pipe)
 
     def _tell_guard(self, verb: Verb, number: int) -> None:
@@ -449,7 +455,8 @@ class Pool:
         for process in wanting - self._watched:
             self._selector.register(process.task_pipe, selectors.EVENT_WRITE, _Writing(self, process))
         for process in self._watched - wanting:
-            self._unwatch(process.task_pipe)
+            if not process.retired:  # else its number may be somebody else's by now
+                self._unwatch(process.task_pipe)
         self._watched = wanting
 
     def _unwatch(self, fd: int) -> None:
@@ -526,6 +533,8 @@ class Pool:
             for process in self._processes.values():
                 if process.pipe_ended_at is not None and now - process.pipe_ended_at >= PIPE_GRACE_SECONDS:
                     self._kill(process, lambda index: _died(index, _CLOSED_ITS_PIPE))
+                if process.retired_at is not None and now - process.retired_at >= LEAVE_SECONDS:
+                    self._kill(process, lambda _index: Killed("it did not leave"))
                 if process.tasks and process.ending is None:
                     pause = min(pause, self._look_at(process, now, completions))
         for completion in completions:
@@ -606,8 +615,9 @@ class Pool:
         self._wanting.discard(process)
         if process in self._idle:
             self._idle.remove(process)
-        for fd in (process.result_pipe, process.task_pipe):
-            self._unwatch(fd)
+        self._unwatch(process.result_pipe)
+        if not process.retired:
+            self._unwatch(process.task_pipe)
         self._watched.discard(process)
         process.reader.at_end = True  # the selector may have one more event for it in hand
         os.close(process.result_pipe)

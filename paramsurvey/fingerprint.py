@@ -7,10 +7,12 @@ it.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Hashable, Iterable, Mapping
 from struct import pack
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+from paramsurvey.engine.pickling import dumps_by_value
 
 
 def pset_seed(survey_seed: int, pset: Mapping[Hashable, Any]) -> int:
@@ -26,7 +28,7 @@ def pset_seed(survey_seed: int, pset: Mapping[Hashable, Any]) -> int:
     >>> pset_seed(0, {"a": 1}) == pset_seed(0, {"a": 1.0})
     False
     """
-    digest = hashlib.blake2b(typed_bytes(pset), digest_size=8, key=str(survey_seed).encode()[:64])
+    digest = hashlib.blake2b(typed_bytes(dict(pset)), digest_size=8, key=str(survey_seed).encode()[:64])
     return int.from_bytes(digest.digest(), "big") >> 1
 
 
@@ -34,7 +36,7 @@ def typed_bytes(value: Any) -> bytes:
     """Return bytes that two values share only if they have the same type and the same content.
 
     Containers are followed; a mapping's and a set's elements are sorted by their bytes. A numpy array gives its dtype,
-    shape and content; any other object its pickle.
+    shape and content; any other object what it is made of.
     """
     kind = type(value)
     if kind is str:
@@ -51,20 +53,45 @@ def typed_bytes(value: Any) -> bytes:
         return _framed(kind.__name__.encode(), *map(typed_bytes, value))
     if kind in (set, frozenset):
         return _framed(kind.__name__.encode(), *sorted(map(typed_bytes, value)))
-    if isinstance(value, Mapping):
+    if kind is dict:
         return _framed(b"d", *sorted(typed_bytes(key) + typed_bytes(item) for key, item in value.items()))
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return _framed(b"n", *_code(value))
     return _framed(_type_name(kind), *_content(value))
 
 
 def _content(value: Any) -> Iterable[bytes]:
-    if hasattr(value, "dtype") and hasattr(value, "tobytes") and not value.dtype.hasobject:
-        return str(value.dtype).encode(), str(value.shape).encode(), value.tobytes()
+    if hasattr(value, "dtype") and hasattr(value, "tobytes") and hasattr(value, "tolist"):
+        return _numbers(value)
     try:
-        return (pickle.dumps(value, 4),)
-    except Exception:  # noqa: BLE001 - what cannot be pickled by reference may be by value
-        import cloudpickle  # here, because few psets need it
+        reduced = value.__reduce_ex__(4)  # what pickle would write, without how it writes it
+        parts = (
+            [reduced] if isinstance(reduced, str) else [list(part) if _is_iterator(part) else part for part in reduced]
+        )
+        return [typed_bytes(part) for part in parts]
+    except Exception:  # noqa: BLE001 - what cannot be taken apart, or contains itself, has to be pickled
+        return (dumps_by_value(value),)
 
-        return (cloudpickle.dumps(value, 4),)
+
+def _numbers(value: Any) -> Iterable[bytes]:
+    """Return the content of a numpy array or scalar, without the bytes that only fill up."""
+    dtype = value.dtype
+    head = (str(dtype).encode(), str(value.shape).encode())
+    if dtype.hasobject or dtype.fields:
+        return *head, typed_bytes(value.tolist())
+    if dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16):
+        return *head, *(repr(number).encode() for number in value.ravel())
+    return *head, value.tobytes()
+
+
+def _code(value: Any) -> Iterable[bytes]:
+    """Return what identifies a class or a function: its name, or, if it has none of its own, what it consists of."""
+    name = f"{value.__module__}.{value.__qualname__}".encode()
+    return (name, dumps_by_value(value)) if "<lambda>" in value.__qualname__ else (name,)
+
+
+def _is_iterator(value: Any) -> bool:
+    return hasattr(value, "__next__")
 
 
 def _type_name(kind: type) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
 
-from paramsurvey.engine.records import SurveyInterrupt
+from paramsurvey.engine.records import CTRL_C
 from paramsurvey.engine.worker import ChunkRun
 
 IMPATIENT = 3
@@ -23,7 +23,7 @@ IMPATIENT = 3
 
 @contextmanager
 def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[bool]:
-    """Within the context, have Ctrl-C call `notify`; below the `entrances` it raises `SurveyInterrupt`, too.
+    """Within the context, have Ctrl-C call `notify`, and below the `entrances` raise ``KeyboardInterrupt(CTRL_C)``, too.
 
     The context is whether no `KeyboardInterrupt` can strike this thread elsewhere.
     """
@@ -38,7 +38,7 @@ def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> 
         times += 1
         notify()
         if times >= IMPATIENT or _is_below(frame, user_code):
-            raise SurveyInterrupt
+            raise KeyboardInterrupt(CTRL_C)
 
     signal.signal(signal.SIGINT, handle)
     try:

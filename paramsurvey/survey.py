@@ -20,7 +20,7 @@ from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Loop
-from paramsurvey.engine.records import Failure, Part, TaskOptions
+from paramsurvey.engine.records import Failure, Part, TaskOptions, is_ctrl_c
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import (
     BackendError,
@@ -200,7 +200,10 @@ class Survey:
 
     def _pause(self) -> float:
         """Return the seconds between two times that observers are told of progress."""
-        return 0.0 if self.stage.options.verbose >= 3 else PROGRESS_SECONDS
+        options = self.stage.options
+        if options.verbose >= 3:
+            return 0.0
+        return PROGRESS_SECONDS if options.progress_dt is None else min(options.progress_dt, PROGRESS_SECONDS)
 
     def _note_rows(self, taken: Taken) -> None:
         part, options = taken.part, self.stage.options
@@ -261,6 +264,10 @@ class Survey:
         }
         try:
             options.out_func(user_ret, system_kwargs, options.user_kwargs)
+        except KeyboardInterrupt as exc:
+            if not is_ctrl_c(exc):
+                raise
+            # the loop has been told already, and brings in what is finished
         except Exception as exc:  # noqa: BLE001 - the survey outlives what its user's function raises
             self.progress.exceptions += 1
             self._tell(OutFuncFailed(self.stage.name, safe_repr(exc), traceback.format_exc()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -10,6 +11,13 @@ import attrs
 
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError
+
+
+def _current_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 @attrs.frozen
@@ -48,12 +56,16 @@ class SerialBackend:
             raise BackendError("the backend is closed; open a new session")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
+        folder = _current_folder()
         try:
             result = fn(*args)
         except BaseException as exc:  # noqa: BLE001 - a future carries whatever was raised
             future.set_exception(exc)
         else:
             future.set_result(result)
+        finally:
+            if folder is not None and folder != _current_folder():
+                os.chdir(folder)  # where the caller was
         return future
 
     def recall(self, future: Future[Any]) -> None:

@@ -36,6 +36,8 @@ from paramsurvey.engine.records import (
 
 MOST_DEATHS = 3
 MOST_STARTS = 3
+DOUBTFUL_START = 0.1
+"""What a start counts that was cut short from outside, by SIGKILL or before it had begun: it says little."""
 
 
 @attrs.define(eq=False)
@@ -66,7 +68,7 @@ class Lost:
 class Taken:
     """What the dispatcher took of a part: finished rows, and rows that are lost for good.
 
-    `part` is trimmed to the rows that were taken, and its failures are only those in `lost`.
+    `part` is trimmed to the rows that were taken. Its failures are those in `lost` and those that are tried again.
     """
 
     start: int  # the row of the stage at which the part begins
@@ -97,7 +99,7 @@ class Dispatcher:
     _flights: set[Flight] = attrs.field(factory=set, init=False)
     _attempts: dict[int, int] = attrs.field(factory=dict, init=False)  # of rows that were to blame for something
     _deaths: dict[int, int] = attrs.field(factory=dict, init=False)
-    _starts_failed: int = attrs.field(default=0, init=False)
+    _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
     finished: int = attrs.field(default=0, init=False)
     failures: int = attrs.field(default=0, init=False)
@@ -158,7 +160,7 @@ class Dispatcher:
 
     def returned(self, flight: Flight, part: Part) -> Taken | None:
         """A part of a flight has come; return what was taken of it."""
-        self._starts_failed = 0
+        self._starts_failed = 0.0
         seconds = sum(map(mul, part.seconds, part.counts))
         self.chunker.learn(part.count, seconds, part.size)
         count = min(part.count, flight.limit - part.first)
@@ -211,7 +213,7 @@ class Dispatcher:
             lost = self._suspect(flight, rest, Failure("unpicklable", f"{what}: {error}", error.traceback))
         else:
             if isinstance(error, Unloadable | DiedLoading):
-                self._starts_failed += 1
+                self._starts_failed += DOUBTFUL_START if isinstance(error, DiedLoading) and error.was_killed else 1
                 self.start_error = str(error)
             assert error is None or isinstance(error, Unloadable | DiedLoading | Killed | Died | TimedOut)
             self._send_again(flight, rest.start, rest.stop)

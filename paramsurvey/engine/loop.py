@@ -154,11 +154,15 @@ class Loop:
     def _fill(self) -> None:
         """Send chunks while there is room and something to send; to busy slots only if they are trifling."""
         slots = self.slots or self.backend.slots()
-        while len(self._futures) < slots or (len(self._futures) < QUEUED * slots and self.dispatcher.can_queue):
+        while len(self._futures) < slots or (self._may_queue(slots) and self.dispatcher.can_queue):
             flight = self.dispatcher.take()
             if flight is None:
                 return
             self._submit(flight, may_queue=len(self._futures) >= slots)
+
+    def _may_queue(self, slots: int) -> bool:
+        """Whether chunks may wait at busy slots; not where `submit` itself runs them."""
+        return self._drivable is not None and len(self._futures) < QUEUED * slots
 
     def _submit(self, flight: Flight, *, may_queue: bool) -> None:
         chunk = flight.chunk

@@ -52,26 +52,6 @@ def _is_atomic(kind: type) -> bool:
 is_atomic: Callable[[type], bool] = lru_cache(maxsize=1024)(_is_atomic)
 
 
-def dumps(value: Any, collect: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
-    """Pickle by reference if that works, else by value.
-
-    Plain pickle takes a class or function of ``__main__`` by its name, which another process does not know; so it is
-    only for values whose types come from elsewhere, which the caller has made sure of (`is_atomic`, typed columns), or
-    for a process whose ``__main__`` is not the user's, where plain pickle refuses them by itself.
-    """
-    try:
-        return pickle.dumps(value, PROTOCOL, buffer_callback=collect)
-    except Exception:  # noqa: BLE001 - whatever it does not like; cloudpickle has the last word
-        return dumps_by_value(value, collect)
-
-
-def dumps_by_value(value: Any, collect: Callable[[pickle.PickleBuffer], bool] | None = None) -> bytes:
-    """Pickle with cloudpickle: functions and classes of ``__main__`` and of notebooks travel with their code."""
-    with io.BytesIO() as file:
-        ByValuePickler(file, PROTOCOL, buffer_callback=collect).dump(value)
-        return file.getvalue()
-
-
 class Buffers(list[Any]):
     """Collects the large buffers of a pickle; small ones stay inside it."""
 
@@ -86,13 +66,35 @@ class Buffers(list[Any]):
         return not large
 
 
+def dumps(value: Any, buffers: Buffers | None = None) -> bytes:
+    """Pickle by reference if that works, else by value; large buffers go into `buffers` if there are any.
+
+    Plain pickle takes a class or function of ``__main__`` by its name, which another process does not know; so it is
+    only for values whose types come from elsewhere, which the caller has made sure of (`is_atomic`, typed columns), or
+    for a process whose ``__main__`` is not the user's, where plain pickle refuses them by itself.
+    """
+    try:
+        return pickle.dumps(value, PROTOCOL, buffer_callback=None if buffers is None else buffers.collect)
+    except Exception:  # noqa: BLE001 - whatever it does not like; cloudpickle has the last word
+        if buffers is not None:
+            buffers.clear()  # of the attempt that failed
+        return dumps_by_value(value, buffers)
+
+
+def dumps_by_value(value: Any, buffers: Buffers | None = None) -> bytes:
+    """Pickle with cloudpickle: functions and classes of ``__main__`` and of notebooks travel with their code."""
+    with io.BytesIO() as file:
+        ByValuePickler(file, PROTOCOL, buffer_callback=None if buffers is None else buffers.collect).dump(value)
+        return file.getvalue()
+
+
 def freeze(value: Any, *, beside: bool) -> Frozen:
     """Pickle a value as it is now; with `beside`, large buffers are left out of the pickle, and are not yet copied.
 
     Raises whatever the value's own pickling raises.
     """
     buffers = Buffers()
-    data = dumps(value, buffers.collect if beside else None)
+    data = dumps(value, buffers if beside else None)
     return Frozen(data, list(buffers))
 
 

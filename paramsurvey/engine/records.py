@@ -138,7 +138,11 @@ class Died(TaskLost):
 
 
 class DiedLoading(TaskLost):
-    """The process died before it had loaded the worker: it says nothing about any pset."""
+    """The process died before it had loaded the worker: that says nothing about any pset."""
+
+    def __init__(self, text: str, *, was_killed: bool = False) -> None:
+        super().__init__(text)
+        self.was_killed = was_killed
 
 
 class TimedOut(TaskLost):
@@ -177,5 +181,11 @@ class Unloadable(TaskLost):
         self.traceback = traceback
 
 
-class SurveyInterrupt(KeyboardInterrupt):
-    """Ctrl-C came while code of the user's ran in the driver's process."""
+CTRL_C = "Ctrl-C, while code of the user's ran in the driver's process"
+"""The argument of a `KeyboardInterrupt` that ends a survey. Not a subclass, because the standard library asks whether
+an exception's type *is* `KeyboardInterrupt`."""
+
+
+def is_ctrl_c(exc: BaseException) -> bool:
+    """Tell whether this is the user's Ctrl-C, and not a `KeyboardInterrupt` that a worker raises by itself."""
+    return type(exc) is KeyboardInterrupt and exc.args == (CTRL_C,)

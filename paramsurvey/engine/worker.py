@@ -32,11 +32,12 @@ from paramsurvey.engine.columns import (
     all_have_exactly,
     columns_if_uniform,
     cut,
+    is_plain,
     pack,
     psets_of,
 )
 from paramsurvey.engine.pickling import LARGE, freeze, is_atomic, thaw
-from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, SurveyInterrupt, Work
+from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work
 from paramsurvey.fingerprint import pset_seed
 
 BATCH_SECONDS = 100e-6
@@ -143,22 +144,32 @@ def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = N
     work = handle.load()
     monitor.index[0] = BETWEEN
     run = ChunkRun(work, ChunkRows(*rows), monitor)
-    before = os.getcwd() if work.cwd else None
-    if before is None or work.cwd is None or before == work.cwd:
-        return run.to_the_end()
-    os.chdir(work.cwd)
+    _go_to(work.cwd)
+    return run.to_the_end()
+
+
+def _go_to(folder: str | None) -> None:
+    """Make a folder the current one; a worker may have left it, or removed where it was."""
+    if folder is None:
+        return
     try:
-        return run.to_the_end()
-    finally:
-        os.chdir(before)
+        if os.getcwd() == folder:
+            return
+    except OSError:
+        pass
+    try:
+        os.chdir(folder)
+    except OSError as exc:
+        raise Unloadable(f"the workers cannot run in the folder {folder!r}: {exc}") from exc
 
 
 class ChunkRun:
     """A chunk being run: what has been answered since the last flush, one block per batch.
 
     A worker may change what it has returned as soon as it is called again (a preallocated array, a dict it keeps). So a
-    value that can change is frozen before the next call. Only atomic values (`is_atomic`) can be looked at later, many
-    at a time; if such a batch turns out to hold others, those psets are run again, one by one.
+    value that can change is frozen before the next call: there is one pset a batch from the first such value on. Only
+    atomic values (`is_atomic`) can be looked at later, many at a time. If a batch of many turns out to hold others,
+    those psets are run again, one by one; that happens once a chunk, to psets that took microseconds.
     """
 
     def __init__(self, work: Work, rows: ChunkRows, monitor: Monitor) -> None:
@@ -170,7 +181,9 @@ class ChunkRun:
         self.answers: list[Any] = []  # of the batch
         self.failed: list[int] = []  # which of them are failures
         self.interrupted = False  # by Ctrl-C, in the driver's process
-        self.careful = False  # one pset a batch, because this worker returns values that can change
+        # One pset a batch, because its values can change, or those that this worker returns.
+        self.careful = not all(map(is_plain, rows.columns))
+        self.marks: dict[str, int] = {}  # how many times were recorded before the batch
         self.pid = os.getpid()
         self.param_keys = frozenset(rows.keys)
         self.first = 0  # the first row not flushed
@@ -201,6 +214,8 @@ class ChunkRun:
         began = perf_counter()
         answers: list[Any] = []
         self.answers = answers
+        if self.raw_stats:
+            self.marks = {name: len(times) for name, times in self.raw_stats.items()}
         self._call(batch, system_kwargs)
         if os.getpid() != self.pid:
             os._exit(0)  # the worker has forked, and this is the child: the parent goes on
@@ -224,10 +239,10 @@ class ChunkRun:
                     if attention[0]:
                         return
                     append(worker(pset, system_kwargs, user_kwargs))
-            except SurveyInterrupt:
-                self.interrupted = True
-                return
             except BaseException as exc:  # noqa: BLE001 - no exception of a worker may end anything but its own pset
+                if is_ctrl_c(exc):
+                    self.interrupted = True
+                    return
                 self.failed.append(len(self.answers))
                 append(Failure("raised", *self._describe(exc), retryable=True))
             else:
@@ -258,7 +273,8 @@ class ChunkRun:
         if block is not None:
             self.blocks.append(block)
         elif len(psets) == 1:
-            self._digest_row(rows[0], psets[0], answers[0])
+            self.careful |= any_is_held(answers) or can_change(answers[0]) or can_change(psets[0])
+            self._digest_row(rows[0], psets[0], answers[0], alone=True)
         else:
             self._digest_rows(rows, psets, answers, system_kwargs)
 
@@ -283,6 +299,8 @@ class ChunkRun:
         self, rows: Sequence[int], psets: list[Pset], answers: list[Any], system_kwargs: SystemKwargs
     ) -> None:
         """Digest a batch one by one; an answer that may have changed since it was returned is asked for again."""
+        for name, times in self.raw_stats.items():
+            del times[self.marks.get(name, 0) :]  # they are measured again
         for row, pset, answer, held in zip(rows, psets, answers, are_held(answers), strict=True):
             if held or can_change(answer) or can_change(pset):
                 self.careful = True
@@ -295,22 +313,20 @@ class ChunkRun:
         pset = self.pset(row)
         try:
             answer = self.work.worker(pset, system_kwargs, self.work.user_kwargs)
-        except SurveyInterrupt:
-            self.interrupted = True
-            self.failures.append((row, Failure("cancelled", "it was interrupted")))
         except BaseException as exc:  # noqa: BLE001 - as in _call
+            self.interrupted = is_ctrl_c(exc)
             self.failures.append((row, Failure("raised", *self._describe(exc), retryable=True)))
         else:
             self._digest_row(row, pset, answer)
 
-    def _digest_row(self, row: int, pset: Pset, answer: Any) -> None:
-        checked = self._checked(row, pset, answer)
+    def _digest_row(self, row: int, pset: Pset, answer: Any, *, alone: bool = False) -> None:
+        checked = self._checked(row, pset, answer, alone)
         if isinstance(checked, Failure):
             self.failures.append((row, checked))
         else:
             self.blocks.append(Block(tuple(checked), [[value] for value in checked.values()], 1))
 
-    def _checked(self, row: int, pset: Pset, answer: Any) -> Pset | Failure:
+    def _checked(self, row: int, pset: Pset, answer: Any, alone: bool) -> Pset | Failure:
         """Return one answer, its values frozen where they could change; or why it cannot be one."""
         if answer is not None and not isinstance(answer, Mapping):
             return Failure("raised", _wrong_return(answer))
@@ -324,7 +340,7 @@ class ChunkRun:
         doing = "pickled"
         try:
             frozen_keys = [freeze(key, beside=False) for key in merged if not is_atomic(type(key))]
-            values = {key: self._frozen(value) for key, value in merged.items()}
+            values = {key: self._frozen(value, alone) for key, value in merged.items()}
             doing = "unpickled"
             for key in frozen_keys:  # values are unpickled one by one in the driver, keys all at once
                 thaw(key)
@@ -333,10 +349,11 @@ class ChunkRun:
             return Failure("unpicklable", f"the answer cannot be {doing}: {text}", stack)
         return values
 
-    def _frozen(self, value: Any) -> Any:
+    def _frozen(self, value: Any, alone: bool) -> Any:
+        """Freeze a value; its large buffers are not copied if the part is sent before the next call."""
         if is_atomic(type(value)):
             return value
-        frozen = freeze(value, beside=self.monitor.can_flush)
+        frozen = freeze(value, beside=alone and self.monitor.can_flush)
         self.held += len(frozen.data) + sum(buffer.raw().nbytes for buffer in frozen.buffers)
         return frozen
 
@@ -446,6 +463,8 @@ def same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     try:
+        if type(one) is type(other) and one != one and other != other:
+            return True  # not a number
         equal = one == other
         return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
     except Exception:  # noqa: BLE001 - a comparison may raise anything; what cannot be compared is not the same

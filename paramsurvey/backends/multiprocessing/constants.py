@@ -89,7 +89,7 @@ class ConstantStore:
         """Write a constant; raises `Unsendable` if it cannot be pickled."""
         buffers = Buffers()
         try:
-            data = dumps_by_value(obj, buffers.collect)
+            data = dumps_by_value(obj, buffers)
         except Exception as exc:
             raise Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from exc
         pieces = [memoryview(pickle.dumps((list(sys.path), data))), *(buffer.raw() for buffer in buffers)]

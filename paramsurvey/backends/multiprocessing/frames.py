@@ -52,7 +52,7 @@ class Frame(NamedTuple):
 def encode(kind: Kind, ticket: int, obj: Any, *, by_value: bool = False) -> list[Any]:
     """Return the buffers to write for an object; with `by_value`, what ``__main__`` defines travels as code."""
     buffers = Buffers()
-    body = (dumps_by_value if by_value else dumps)(obj, buffers.collect)
+    body = (dumps_by_value if by_value else dumps)(obj, buffers)
     raw = [buffer.raw() for buffer in buffers]
     header = _HEADER.pack(kind, len(raw), ticket, len(body))
     if raw:
@@ -115,12 +115,17 @@ def read_frame(pipe: BinaryIO) -> Frame | None:
     kind, count, ticket, length = _HEADER.unpack(head)
     lengths = [int.from_bytes(pipe.read(8), "little") for _ in range(count)]
     body = pipe.read(length)
+    if len(body) < length:
+        return None
     buffers = []
     for size in lengths:
         buffer = bytearray(size)
         view = memoryview(buffer)
         while view:
-            view = view[pipe.readinto(view) :]  # type: ignore[attr-defined] # it is a buffered reader
+            filled = pipe.readinto(view)  # type: ignore[attr-defined] # it is a buffered reader
+            if not filled:
+                return None
+            view = view[filled:]
         buffers.append(buffer)
     return Frame(kind, ticket, body, buffers)
 

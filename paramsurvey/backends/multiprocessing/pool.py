@@ -638,7 +638,8 @@ class Pool:
             if position > 0:
                 error: TaskLost = Killed("the process before it died")
             elif index is None or index == LOADING:
-                error = Killed("killed") if process.ending else DiedLoading(how_it_ended(code))
+                was_killed = index is None or code in (-signal.SIGKILL, -signal.SIGTERM)
+                error = Killed("") if process.ending else DiedLoading(how_it_ended(code), was_killed=was_killed)
             else:
                 error = why(index if index >= 0 else None)
             endings.append((task, error))

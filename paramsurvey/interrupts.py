@@ -23,7 +23,7 @@ IMPATIENT = 3
 
 @contextmanager
 def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[bool]:
-    """Within the context, have Ctrl-C call `notify`, and below the `entrances` raise ``KeyboardInterrupt(CTRL_C)``, too.
+    """Within the context, have Ctrl-C call `notify`; below the `entrances` it raises `KeyboardInterrupt`, too.
 
     The context is whether no `KeyboardInterrupt` can strike this thread elsewhere.
     """

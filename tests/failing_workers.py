@@ -590,6 +590,17 @@ def imports_what_the_driver_is_importing(pset, system_kwargs, user_kwargs):
     return {"square": slow_to_import.square(pset["n"])}
 
 
+def tells_its_process(pset, system_kwargs, user_kwargs):
+    return {"square": pset["n"] ** 2, "pid": os.getpid()}
+
+
+def hangs_at_its_exit(pset, system_kwargs, user_kwargs):
+    import atexit
+
+    atexit.register(time.sleep, FOREVER)
+    return {"square": pset["n"] ** 2}
+
+
 def leaves_a_thread(pset, system_kwargs, user_kwargs):
     threading.Thread(target=time.sleep, args=(FOREVER,), daemon=False).start()
     return {"square": pset["n"] ** 2}
@@ -679,4 +690,3 @@ def last_of_all(pset, system_kwargs, user_kwargs):
         with crowd.open("ab", buffering=0) as file:
             file.write(b"x")
     return {"square": pset["n"] ** 2}
-

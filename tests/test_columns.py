@@ -69,6 +69,8 @@ columns_of_one_kind = st.sampled_from(
 
 def exactly(value):
     """Return something that is equal only for the same type and the same bits."""
+    if isinstance(value, np.longdouble):  # some of its bytes are padding
+        return type(value), repr(value)
     if isinstance(value, np.generic):
         return type(value), value.dtype.str, value.tobytes()
     if type(value) is float:

@@ -596,6 +596,66 @@ def test_a_broken_promise_about_processes_fails(kind, attributes, claim, says):
         getattr(contract_of(kind, in_process=False, **attributes), claim)()
 
 
+# Broken on the base of the pool, because they concern deaths
+
+
+class PoolWithOtherEnds(MultiprocessingBackend):
+    """Passes on what the pool says, but for some errors."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def end(self, future, error):
+        future.set_exception(error)
+
+    def submit(self, fn, /, *args, options):
+        other = Future()
+
+        def pass_on(done):
+            if done.exception() is None:
+                other.set_result(done.result())
+            else:
+                self.end(other, done.exception())
+
+        super().submit(fn, *args, options=options).add_done_callback(pass_on)
+        return other
+
+
+class HidesDeaths(PoolWithOtherEnds):
+    def end(self, future, error):
+        future.set_result(None)
+
+
+class AccusesTheFirst(PoolWithOtherEnds):
+    def end(self, future, error):
+        error.index = 0
+        future.set_exception(error)
+
+
+class GivesAllRowsOneDeadline(PoolWithOtherEnds):
+    def submit(self, fn, /, *args, options):
+        if options.timeout is None:
+            return super().submit(fn, *args, options=options)
+        future = MultiprocessingBackend.submit(self, fn, *args, options=options._replace(timeout=None))
+        timer = threading.Timer(options.timeout, self.kill, [future])
+        future.add_done_callback(lambda _: timer.cancel())
+        timer.start()
+        return future
+
+
+@pytest.mark.parametrize(
+    ("kind", "claim", "says"),
+    [
+        (HidesDeaths, "test_a_death_loses_only_its_own_call", "instead of an exception there is the result None"),
+        (AccusesTheFirst, "test_a_death_in_a_chunk_tells_its_row_and_keeps_what_was_sent", "row 0 is accused"),
+        (GivesAllRowsOneDeadline, "test_a_deadline_is_each_psets_own", "gave Killed"),
+    ],
+)
+def test_a_backend_that_is_wrong_about_deaths_fails(kind, claim, says):
+    with pytest.raises(AssertionError, match=says):
+        getattr(contract_of(kind, in_process=False, can_kill=True, patience=15), claim)()
+
+
 def test_a_claim_that_is_none_for_a_backend_is_skipped_with_its_reason():
     with pytest.raises(SkipTest, match="it cannot kill"):
         contract_of(ThreadBackend).test_kill_ends_a_running_call()
@@ -604,13 +664,9 @@ def test_a_claim_that_is_none_for_a_backend_is_skipped_with_its_reason():
 def test_every_claim_is_failed_by_some_broken_backend():
     claims = {name for name in dir(BackendContract) if name.startswith("test_")}
     failed = {claim for kind in BROKEN for claim in kind.fails}
-    failed |= {mark.args[1][i][2] for mark in test_a_broken_promise_about_processes_fails.pytestmark for i in range(8)}
-    only_by_processes = {
-        "test_a_death_loses_only_its_own_call",
-        "test_a_death_in_a_chunk_tells_its_row_and_keeps_what_was_sent",
-        "test_a_deadline_is_each_psets_own",
-    }
-    assert claims - failed == only_by_processes
+    failed |= {case[2] for case in test_a_broken_promise_about_processes_fails.pytestmark[0].args[1]}
+    failed |= {case[1] for case in test_a_backend_that_is_wrong_about_deaths_fails.pytestmark[0].args[1]}
+    assert claims == failed
 
 
 def test_a_contract_without_a_backend_says_what_is_missing():

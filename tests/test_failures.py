@@ -20,7 +20,7 @@ import pytest
 import paramsurvey
 from paramsurvey.errors import MissingPsets, SurveyStopped
 
-pytestmark = pytest.mark.timeout(30, method="signal")
+pytestmark = pytest.mark.timeout(20, method="signal")
 
 BOTH = ("serial", "multiprocessing")
 POOL = ("multiprocessing",)
@@ -114,8 +114,12 @@ CASES = [
     unpicklable(bad_workers.returns_an_unpicklable_key, "the answer cannot be pickled: .*lock"),
     unpicklable(bad_workers.returns_an_un_unpicklable_key, "the answer cannot be unpickled: .*not in this process"),
     unpicklable(bad_workers.takes_anything, "the pset cannot be pickled: .*lock", value=threading.Lock),
-    unpicklable(bad_workers.takes_anything, "the pset cannot be pickled: .*stays here", value=bad_workers.UnpicklableValue),
-    unpicklable(bad_workers.takes_anything, "cannot be unpickled in the worker: .*elsewhere", value=bad_workers.Homesick),
+    unpicklable(
+        bad_workers.takes_anything, "the pset cannot be pickled: .*stays here", value=bad_workers.UnpicklableValue
+    ),
+    unpicklable(
+        bad_workers.takes_anything, "cannot be unpickled in the worker: .*elsewhere", value=bad_workers.Homesick
+    ),
     fine(bad_workers.takes_anything, value=lambda: lambda x: x + 1),
     fine(bad_workers.takes_anything, value=bad_workers.Shy),
     fine(bad_workers.takes_anything, value=bad_workers.Incomparable),
@@ -246,7 +250,7 @@ def test_missing_psets_can_be_run_again(backend, session_on):
     results = session.map(bad_workers.raises_value_error, psets)
     again = session.map(bad_workers.healthy, results.missing_psets())
     assert_healthy(again, psets[::3], 10)
-    with pytest.raises(MissingPsets, match="10 missing .10 raised., the first: ValueError.'no answer for 0'."):
+    with pytest.raises(MissingPsets, match=r"10 missing .10 raised., the first: ValueError.'no answer for 0'."):
         results.raise_if_missing()
 
 

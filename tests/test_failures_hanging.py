@@ -28,7 +28,7 @@ from paramsurvey.errors import OptionError
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 
-pytestmark = pytest.mark.timeout(30, method="signal")
+pytestmark = pytest.mark.timeout(20, method="signal")
 
 TIMEOUT = 0.3
 GRACE = 0.5

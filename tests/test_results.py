@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+from plain_workers import double, inverse
 
 import paramsurvey
 from paramsurvey.errors import Interrupted, MissingPsets, ParamsurveyError
@@ -27,14 +28,6 @@ def serial():
 def session(request):
     with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=_Nowhere()) as session:
         yield session
-
-
-def inverse(pset, system_kwargs, user_kwargs):
-    return {"inverse": 1 / pset["a"]}
-
-
-def double(pset, system_kwargs, user_kwargs):
-    return {"double": 2 * pset["a"]}
 
 
 def fail(pset, system_kwargs, user_kwargs):
@@ -134,7 +127,13 @@ def test_the_length_is_the_number_of_finished_rows(serial):
 def test_progress_has_the_names_of_the_readme(serial):
     progress = serial.map(inverse, [{"a": 0}, {"a": 1}, {"a": 2}]).progress
     assert isinstance(progress, MapProgress)
-    assert (progress.total, progress.active, progress.finished, progress.failures, progress.exceptions) == (3, 0, 2, 1, 1)
+    assert (progress.total, progress.active, progress.finished, progress.failures, progress.exceptions) == (
+        3,
+        0,
+        2,
+        1,
+        1,
+    )
     assert str(progress) == "total: 3, active: 0, finished: 2, failures: 1, exceptions: 1"
 
 

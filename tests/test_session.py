@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from plain_workers import Multiplier, busy, closure, decorated, double, inverse, told, whereabouts, with_factor
 
 import paramsurvey
 from paramsurvey.errors import (
@@ -51,18 +53,6 @@ def session(request):
 def pool():
     with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
         yield session
-
-
-def double(pset, system_kwargs, user_kwargs):
-    return {"double": 2 * pset["a"]}
-
-
-def whereabouts(pset, system_kwargs, user_kwargs):
-    return {"pid": os.getpid(), "cwd": os.getcwd()}
-
-
-def told(pset, system_kwargs, user_kwargs):
-    return {"told": dict(system_kwargs), "user_kwargs": user_kwargs}
 
 
 def psets_of(count):
@@ -161,7 +151,7 @@ def test_a_session_is_busy_inside_out_func():
 
 
 def test_an_unknown_attribute_of_the_package_is_told_with_those_there_are():
-    with pytest.raises(AttributeError, match="module 'paramsurvey' has no attribute 'mapp'; it has: .*map"):
+    with pytest.raises(AttributeError, match=r"module 'paramsurvey' has no attribute 'mapp'; it has: .*map"):
         _ = paramsurvey.mapp
     assert "map" in dir(paramsurvey)
     assert paramsurvey.__version__[0].isdigit() if _is_installed() else True
@@ -188,7 +178,7 @@ def test_a_session_is_a_context_manager_and_cannot_be_used_after_its_end():
         session.current_core_count,
         lambda: session.backend,
     ):
-        with pytest.raises(SessionError, match="this session is closed: open another with paramsurvey.Session"):
+        with pytest.raises(SessionError, match=r"this session is closed: open another with paramsurvey.Session"):
             use()
 
 
@@ -248,9 +238,13 @@ def test_leaving_a_session_ends_an_open_stream():
     with paramsurvey.Session(ncores=1, **QUIET) as session:
         stream = session.stream(double, psets_of(1000), group_size=1)
         first = next(stream)
-    with pytest.raises(BackendError, match="closed"):
+    with pytest.raises(SessionError, match=r"this stream ended with its session, when \d+ of 1000 psets were finished"):
         list(stream)
     assert first in stream.results.to_dict()
+    with paramsurvey.Session(ncores=1, **QUIET) as session:
+        stream = session.stream(double, psets_of(3))
+        assert len(list(stream)) == 3
+    assert list(stream) == []
 
 
 # Backends
@@ -295,7 +289,9 @@ def test_what_is_no_backend_is_refused_with_what_it_lacks():
         def slots(self):
             """Do nothing."""
 
-    with pytest.raises(BackendError, match="is no backend: it has no can_kill, publish, recall, kill, resources, close"):
+    with pytest.raises(
+        BackendError, match="is no backend: it has no can_kill, publish, recall, kill, resources, close"
+    ):
         paramsurvey.Session(backend=Half())
 
 
@@ -320,11 +316,15 @@ def test_ncores_is_how_many_processes_work(monkeypatch):
             assert time.monotonic() < deadline, "the others did not come"
         return {"pid": os.getpid()}
 
+    def lonely(pset, system_kwargs, user_kwargs):
+        open("one at a time", "x").close()
+        os.remove("one at a time")
+
     with paramsurvey.Session(ncores=3, **QUIET) as session:
         assert len(pids(session.map(meet, psets_of(3), user_kwargs=3))) == 3
-        assert len(pids(session.map(whereabouts, psets_of(50), ncores=1, group_size=1))) == 1
+        assert session.map(lonely, psets_of(50), ncores=1, group_size=1).missing.empty
         monkeypatch.setenv("PARAMSURVEY_NCORES", "1")
-        assert len(pids(session.map(whereabouts, psets_of(50), ncores=3, group_size=1))) == 1
+        assert session.map(lonely, psets_of(50), ncores=3, group_size=1).missing.empty
     with paramsurvey.Session(ncores=3, **QUIET) as session:
         assert session.current_core_count() == 1
 
@@ -343,27 +343,17 @@ def test_max_tasks_per_child_replaces_processes(pool, group_size, monkeypatch):
     counted(2)
 
 
-def test_group_size_is_how_many_psets_travel_together(pool, monkeypatch):
+def test_group_size_is_how_many_psets_travel_together(pool, monkeypatch, capsys):
     def sizes(**options):
-        events = []
-        watched = pool._survey(double, psets_of(20), options, "map")
-        watched.observers = (*watched.observers, _Watching(events))
-        watched.run()
-        return {event.stop - event.start for event in events if type(event).__name__ == "RowsFinished"}
+        pool.map(double, psets_of(20), verbose=3, **options)
+        ranges = re.findall(r"psets (\d+) to (\d+) have come back", capsys.readouterr().err)
+        return {int(last) - int(first) + 1 for first, last in ranges}
 
     assert sizes(group_size=5) == {5}
     assert sizes(group_size=100) == {20}
     assert sizes(group_size=1) == {1}
     monkeypatch.setenv("PARAMSURVEY_GROUP_SIZE", "10")
     assert sizes(group_size=1) == {10}
-
-
-class _Watching:
-    def __init__(self, events):
-        self.events = events
-
-    def see(self, event):
-        self.events.append(event)
 
 
 def test_user_kwargs_reach_every_call_and_out_func(session):
@@ -427,10 +417,6 @@ def test_out_subdirs_spread_the_output(session, tmp_path, monkeypatch):
     assert "out_subdir" not in session.map(told, psets_of(1)).to_dict()[0]["told"]
 
 
-def inverse(pset, system_kwargs, user_kwargs):
-    return {"inverse": 1 / pset["a"]}
-
-
 def test_out_func_gets_every_result_and_every_failure(session):
     seen = []
     results = session.map(inverse, psets_of(3), out_func=lambda ret, system, user: seen.append((ret, dict(system))))
@@ -474,11 +460,11 @@ def test_results_need_not_be_kept(session, monkeypatch):
 
 
 def test_progress_dt_is_the_time_between_two_lines(session, capsys, monkeypatch):
-    session.map(double, psets_of(50), verbose=1, progress_dt=0, group_size=1)
-    assert capsys.readouterr().err.count("double: total: 50") >= 50
+    session.map(busy, psets_of(20), verbose=1, progress_dt=0, group_size=1)
+    assert capsys.readouterr().err.count("busy: total: 20") >= 2
     monkeypatch.setenv("PARAMSURVEY_PROGRESS_DT", "100")
-    session.map(double, psets_of(50), verbose=1, progress_dt=0, group_size=1)
-    assert capsys.readouterr().err.count("double: total: 50") == 1  # at the end
+    session.map(busy, psets_of(20), verbose=1, progress_dt=0, group_size=1)
+    assert capsys.readouterr().err.count("busy: total: 20") == 1  # at the end
 
 
 def test_settings_for_one_backend_are_ignored_by_the_others(session):
@@ -496,7 +482,9 @@ def test_settings_for_ray_inside_a_pset_are_handed_to_the_worker(session):
 
 def test_timeout_is_refused_where_no_worker_can_be_ended(monkeypatch):
     with paramsurvey.Session(backend="serial", **QUIET) as session:
-        with pytest.raises(OptionError, match="timeout=5: the backend 'serial' cannot end a running worker; leave timeout"):
+        with pytest.raises(
+            OptionError, match="timeout=5: the backend 'serial' cannot end a running worker; leave timeout"
+        ):
             session.map(double, psets_of(1), timeout=5)
         assert len(session.map(double, psets_of(1), timeout=0)) == 1
         monkeypatch.setenv("PARAMSURVEY_TIMEOUT", "5")
@@ -534,8 +522,10 @@ def test_retries_are_for_what_raised(session, tmp_path, monkeypatch):
 
 
 def test_on_failure_stop_ends_the_survey_and_carries_what_is_finished(session, monkeypatch):
-    with pytest.raises(SurveyStopped, match="inverse: pset 3 is missing .raised., and on_failure='stop'") as caught:
-        session.map(inverse, [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 0}, {"a": 4}], on_failure="stop", group_size=1, ncores=1)
+    with pytest.raises(SurveyStopped, match=r"inverse: pset 3 is missing .raised., and on_failure='stop'") as caught:
+        session.map(
+            inverse, [{"a": 1}, {"a": 2}, {"a": 3}, {"a": 0}, {"a": 4}], on_failure="stop", group_size=1, ncores=1
+        )
     results = caught.value.results
     assert [row["a"] for row in results.iterdicts()][:3] == [1, 2, 3]
     assert results.missing.loc[3, "_kind"] == "raised"
@@ -588,18 +578,17 @@ def seeds(session, psets, **options):
 
 def test_seeds_depend_on_seed_and_pset_and_nothing_else():
     psets = [{"a": a, "b": str(a)} for a in range(50)]
-    found = set()
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
+        expected = seeds(session, psets, seed=5)
     for backend, ncores in (("serial", 1), ("multiprocessing", 1), ("multiprocessing", 3)):
         with paramsurvey.Session(backend=backend, ncores=ncores, **QUIET) as session:
             for group_size in (None, 1, 7, 100):
-                found.add(tuple(seeds(session, psets, seed=5, group_size=group_size)))
-            assert seeds(session, psets[::-1], seed=5)[::-1] == list(found)[0]
-            assert seeds(session, psets[3:5], seed=5) == list(found)[0][3:5]
-            assert set(seeds(session, psets, seed=6)).isdisjoint(list(found)[0])
-    assert len(found) == 1
-    (of_five,) = found
-    assert len(set(of_five)) == 50
-    assert all(type(seed) is int and 0 <= seed < 2**63 for seed in of_five)
+                assert seeds(session, psets, seed=5, group_size=group_size) == expected
+            assert seeds(session, psets[::-1], seed=5) == expected[::-1]
+            assert seeds(session, psets[3:5], seed=5) == expected[3:5]
+            assert set(seeds(session, psets, seed=6)).isdisjoint(expected)
+    assert len(set(expected)) == 50
+    assert all(type(seed) is int and 0 <= seed < 2**63 for seed in expected)
 
 
 def test_equal_psets_have_equal_seeds_and_1_is_not_true(session):
@@ -709,46 +698,6 @@ def test_stream_checks_its_arguments_before_it_is_read(session):
 # Workers
 
 
-class Multiplier:
-    def __init__(self, factor):
-        self.factor = factor
-
-    def __call__(self, pset, system_kwargs, user_kwargs):
-        return {"b": self.factor * pset["a"]}
-
-    def method(self, pset, system_kwargs, user_kwargs):
-        return self(pset, system_kwargs, user_kwargs)
-
-    @classmethod
-    def by_class(cls, pset, system_kwargs, user_kwargs):
-        return cls(3)(pset, system_kwargs, user_kwargs)
-
-    @staticmethod
-    def static(p, s, u):
-        return {"b": 3 * p["a"]}
-
-
-def closure():
-    factor = 3
-
-    def worker(pset, system_kwargs, user_kwargs):
-        return {"b": factor * pset["a"]}
-
-    return worker
-
-
-def with_factor(factor, pset, system_kwargs, user_kwargs):
-    return {"b": factor * pset["a"]}
-
-
-def decorated(func):
-    @functools.wraps(func)
-    def wrapper(*args, **kwargs):
-        return func(*args, **kwargs)
-
-    return wrapper
-
-
 @pytest.mark.parametrize(
     "worker",
     [
@@ -776,7 +725,7 @@ def test_a_worker_that_cannot_be_called_is_refused(session):
 
 def test_a_worker_that_cannot_be_pickled_is_refused_by_the_pool(pool):
     lock = threading.Lock()
-    with pytest.raises(WorkerError, match="cannot be pickled for the backend 'multiprocessing'.*lock"):
+    with pytest.raises(WorkerError, match=r"cannot be pickled for the backend 'multiprocessing'.*lock"):
         pool.map(lambda *_: lock, psets_of(1), name="locked")
     with pytest.raises(WorkerError, match="user_kwargs cannot be pickled"):
         pool.map(double, psets_of(1), user_kwargs=lock)
@@ -852,10 +801,11 @@ def test_a_script_can_be_a_command_line_argument():
     assert run_python("-c", SCRIPT) == EXPECTED
 
 
-def test_a_script_can_be_a_module_in_a_folder_of_its_own(tmp_path):
+def test_a_script_can_import_its_worker_from_beside_it(tmp_path):
+    definitions, _, run = SCRIPT.replace('print("imported")', "").partition("results =")
     (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "mine.py").write_text(SCRIPT.partition("results =")[0])
-    main = "from mine import *\nimport mine\nfrom mine import worker, Point\nresults =" + SCRIPT.rpartition("results =")[2]
+    (tmp_path / "lib" / "mine.py").write_text(definitions)
+    main = f"import paramsurvey\nfrom mine import worker, Point\nprint('imported')\nresults ={run}"
     (tmp_path / "lib" / "main.py").write_text(main)
     assert run_python("lib/main.py") == EXPECTED
 

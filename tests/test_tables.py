@@ -113,7 +113,14 @@ def test_the_names_of_our_own_columns_are_refused(name, serial):
 
 
 def test_no_psets_give_an_empty_result(serial):
-    for psets in [[], (), iter([]), pd.DataFrame(), pd.DataFrame({"a": pd.Series(dtype="uint8")}), serial.map(length, [])]:
+    for psets in [
+        [],
+        (),
+        iter([]),
+        pd.DataFrame(),
+        pd.DataFrame({"a": pd.Series(dtype="uint8")}),
+        serial.map(length, []),
+    ]:
         results = serial.map(length, psets)
         assert isinstance(results, paramsurvey.MapResults)
         assert (len(results), len(results.results), len(results.missing)) == (0, 0, 0)
@@ -243,7 +250,9 @@ HOLES = [
 def test_a_missing_key_is_a_hole_and_never_a_value(values, dtype, serial):
     rows = [{"n": n} if value is None else {"n": n, "a": value} for n, value in enumerate(values)]
     given = serial.map(nothing, rows)
-    answered = serial.map(lambda pset, system, user: dict(list(rows[pset["n"]].items())[1:]), [{"n": n} for n in range(3)])
+    answered = serial.map(
+        lambda pset, system, user: dict(list(rows[pset["n"]].items())[1:]), [{"n": n} for n in range(3)]
+    )
     for results in (given, answered):
         column = results.results["a"]
         assert str(column.dtype) == dtype

@@ -37,7 +37,7 @@ from paramsurvey.engine.columns import (
     psets_of,
 )
 from paramsurvey.engine.pickling import LARGE, freeze, is_atomic, thaw
-from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work
+from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work, is_ctrl_c
 from paramsurvey.fingerprint import pset_seed
 
 BATCH_SECONDS = 100e-6

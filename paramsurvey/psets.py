@@ -158,7 +158,8 @@ class DictRows:
     """A list of dicts that becomes columns as far as rows are asked for.
 
     As long as all dicts have the keys of the first one, slabs are appended to the columns; the first that has others
-    makes the columns of all be made anew, with holes.
+    makes the columns of all be made anew, with holes. The first slab is looked at before anything is computed; a name
+    that is refused in a later one ends the survey as soon as it is seen, with what is finished by then.
     """
 
     _dicts: list[Pset]
@@ -170,6 +171,7 @@ class DictRows:
         self._keys = tuple(self._dicts[0]) if self._dicts else ()
         self._columns = [[] for _ in self._keys]
         refuse_reserved(self._keys)
+        self.prepare()
 
     @property
     def count(self) -> int:

@@ -295,10 +295,10 @@ def computes_for_ever(pset, context):
 
 @on_bad_psets
 def ignores_sigterm(pset, context):
+    _hangs_from_now(pset, context)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
-    _hangs_from_now(pset, context)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     while True:
         time.sleep(FOREVER)
 
@@ -655,6 +655,14 @@ def stops_after_ten(pset, system_kwargs, user_kwargs):
     if pset["n"] >= 10:
         with subprocess.Popen(PROGRAM_THAT_HANGS):
             pass
+    return {"square": pset["n"] ** 2}
+
+
+def says_that_it_stops_after_ten(pset, system_kwargs, user_kwargs):
+    """The same without a program, for a worker that runs in the driver's process."""
+    if pset["n"] >= 10:
+        print("hangs", flush=True)
+        time.sleep(FOREVER)
     return {"square": pset["n"] ** 2}
 
 

@@ -375,3 +375,19 @@ def test_a_table_survives_pickling():
     table = table_of([{"a": 1, "b": "x"}, {"a": 2}])
     copy = pickle.loads(pickle.dumps(table))
     assert list(copy.dicts()) == [{"a": 1, "b": "x"}, {"a": 2}]
+
+
+def test_a_reserved_name_in_the_last_pset_is_refused_before_anything_runs(serial):
+    ran = []
+    with pytest.raises(PsetError, match="column '_kind'"):
+        serial.map(lambda *_: ran.append(1), [{"a": 1}] * 8_000 + [{"a": 1, "_kind": 2}])
+    assert ran == []
+
+
+def test_a_reserved_name_far_into_the_psets_loses_nothing_that_is_finished(serial):
+    with pytest.raises(PsetError, match="column '_kind'") as caught:
+        serial.map(lambda pset, *_: {"b": pset["a"]}, [{"a": i} for i in range(20_000)] + [{"a": 1, "_kind": 2}])
+    results = caught.value.results
+    assert len(results) > 0
+    assert all(row["a"] == row["b"] for row in results.iterdicts())
+    assert len(results) + len(results.missing) == 20_001

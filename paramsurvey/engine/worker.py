@@ -463,9 +463,7 @@ def same(one: Any, other: Any) -> bool:
     if one is other:
         return True
     try:
-        if type(one) is type(other) and one != one and other != other:
-            return True  # not a number
-        equal = one == other
+        equal = (one == other) | ((one != one) & (other != other))  # what is not equal to itself is not a number
         return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
     except Exception:  # noqa: BLE001 - a comparison may raise anything; what cannot be compared is not the same
         return False

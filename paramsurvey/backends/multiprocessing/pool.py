@@ -92,6 +92,7 @@ class Task:
     ticket: int
     future: Future[Any]
     options: TaskOptions
+    constant: Any  # its first argument: tasks of one stage have it in common
     began: float
     seen_index: int = LOADING  # the row that was running at the last look,
     seen_since: float = 0.0  # and when it was first seen
@@ -197,7 +198,8 @@ class Pool:
         future.set_running_or_notify_cancel()
         with self._lock:
             self._tickets += 1
-            task = Task(self._tickets, future, options, began := time.monotonic(), last_part=began)
+            constant = args[0] if args else None
+            task = Task(self._tickets, future, options, constant, began := time.monotonic(), last_part=began)
         try:
             frame = self._frame(task.ticket, fn, args)
         except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
@@ -281,6 +283,10 @@ class Pool:
 
     def _process_for(self, task: Task, frame_bytes: int) -> Process:
         options = task.options
+        if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
+            busy = [each for each in self._processes.values() if each.is_usable and _is_busy_with(each, task.constant)]
+            if busy:
+                return min(busy, key=lambda each: len(each.tasks))
         while self._idle:
             process = self._idle.pop()
             if not process.is_usable:
@@ -289,10 +295,6 @@ class Pool:
                 self._retire(process)
                 continue
             return process
-        if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
-            busy = [each for each in self._processes.values() if each.tasks and each.is_usable]
-            if busy:
-                return min(busy, key=lambda each: len(each.tasks))
         return self._start()
 
     def _start(self) -> Process:
@@ -689,6 +691,10 @@ class _Writing:
 
     def __call__(self, _mask: int) -> None:
         self.pool.write_more(self.process)
+
+
+def _is_busy_with(process: Process, constant: Any) -> bool:
+    return bool(process.tasks) and process.tasks[-1].constant is constant
 
 
 def _outcome(frame: Frame) -> Any:

@@ -206,8 +206,9 @@ class Dispatcher:
             self._send_again(flight, flight.returned, error.index)
             self._send_again(flight, error.index + 1, flight.limit)
             lost = self._blame(flight, error.index, error)
-        elif isinstance(error, Died | TimedOut) and rest:
-            lost = self._blame(flight, rest[0], error) if len(rest) == 1 else self._suspect(flight, rest, None)
+        elif isinstance(error, Died | TimedOut) and error.index is None and rest:
+            alone = flight.chunk.count == 1
+            lost = self._blame(flight, rest[0], error) if alone else self._suspect(flight, rest, None)
         elif isinstance(error, Unsendable | Unreadable):
             what = "the pset cannot be pickled" if isinstance(error, Unsendable) else "the answer cannot be unpickled"
             lost = self._suspect(flight, rest, Failure("unpicklable", f"{what}: {error}", error.traceback))
@@ -234,7 +235,7 @@ class Dispatcher:
     def _suspect(self, flight: Flight, rows: range, failure: Failure | None) -> list[Lost]:
         """One of these rows is to blame, and nobody knows which: they travel alone, or, if alone already, are lost."""
         start = flight.chunk.start
-        if len(rows) == 1 and failure is not None:
+        if flight.chunk.count == 1 and rows and failure is not None:
             verdict = self._judge(start + rows[0], failure)
             return [verdict] if verdict else []
         self._alone.extend(Chunk(start + row, start + row + 1, flight.chunk.attempt) for row in rows)

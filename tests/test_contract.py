@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from unittest import SkipTest
 
 import attrs
@@ -293,13 +294,23 @@ class LocksWhileItCompletes(ThreadBackend):
         super().__init__()
         self._lock = threading.Lock()
 
+    @contextmanager
+    def _locked(self):
+        """Give up in the end: the threads of an executor are waited for when the interpreter exits."""
+        if not self._lock.acquire(timeout=5):
+            raise RuntimeError("a deadlock")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
     def submit(self, fn, /, *args, options):
-        with self._lock:
+        with self._locked():
             future = super().submit(fn, *args, options=options)
         other = Future()
 
         def pass_on(done):
-            with self._lock:
+            with self._locked():
                 other.set_result(done.result())
 
         future.add_done_callback(pass_on)

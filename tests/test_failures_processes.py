@@ -432,7 +432,16 @@ def test_psets_run_at_once_also_in_a_session_that_has_learned_to_group(session_o
 
 @pytest.mark.parametrize(
     ("count", "slow", "group_size"),
-    [(100, 0, 100), (100, 30, 50), (100, 0, None), (3000, 1500, None), (3000, 2999, None), (3000, 700, 1000)],
+    [
+        (100, 0, 100),
+        (100, 30, 50),
+        (100, 0, None),
+        (3000, 1500, None),
+        (3000, 2999, None),
+        (3000, 700, 1000),
+        (40, 10, 1),
+        (3000, 700, 1),
+    ],
 )
 def test_no_pset_waits_behind_a_busy_worker_while_another_is_idle(count, slow, group_size, session_on, tmp_path):
     """One pset returns when all others have been run, also those that were sent in its group or behind it."""

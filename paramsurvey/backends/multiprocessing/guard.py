@@ -172,6 +172,9 @@ class Guard:
         for pid in self.workers:
             os.waitpid(pid, 0)
         shutil.rmtree(self.folder, ignore_errors=True)
+        signal.set_wakeup_fd(-1)
+        for sock in (self.control, self.wakeup, self._wake):
+            sock.close()
 
 
 def _dead_children() -> Iterator[int]:

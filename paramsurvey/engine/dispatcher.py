@@ -110,9 +110,9 @@ class Dispatcher:
         return sum(flight.outstanding for flight in self._flights)
 
     @property
-    def waiting(self) -> int:
-        """How many rows have not been sent, or must be sent again."""
-        return self.total - self.finished - self.failures - self.active
+    def busy(self) -> int:
+        """How many flights have rows under way; those that have given all back no longer count."""
+        return sum(flight.outstanding > 0 for flight in self._flights)
 
     @property
     def done(self) -> bool:

@@ -154,15 +154,14 @@ class Loop:
     def _fill(self) -> None:
         """Send chunks while there is room and something to send; to busy slots only if they are trifling."""
         slots = self.slots or self.backend.slots()
-        while len(self._futures) < slots or (self._may_queue(slots) and self.dispatcher.can_queue):
+        most = slots * (QUEUED if self._drivable is not None else 1)  # elsewhere `submit` itself may run them
+        busy = self.dispatcher.busy
+        while busy < slots or (busy < most and self.dispatcher.can_queue):
             flight = self.dispatcher.take()
             if flight is None:
                 return
-            self._submit(flight, may_queue=len(self._futures) >= slots)
-
-    def _may_queue(self, slots: int) -> bool:
-        """Whether chunks may wait at busy slots; not where `submit` itself runs them."""
-        return self._drivable is not None and len(self._futures) < QUEUED * slots
+            self._submit(flight, may_queue=busy >= slots)
+            busy += 1
 
     def _submit(self, flight: Flight, *, may_queue: bool) -> None:
         chunk = flight.chunk
@@ -180,7 +179,8 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = False
         if patience is None:
-            idle = len(self._futures) < (self.slots or self.backend.slots())
+            # With fewer chunks than slots, one is idle; with more, one may be, and they all wait at another.
+            idle = self.dispatcher.busy != (self.slots or self.backend.slots())
             patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
             if not self.inbox.qsize() and self.source.prepare():
                 idle, patience = False, BREATH_SECONDS

@@ -79,6 +79,8 @@ LEAVE_SECONDS = 1.0
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
+_GRACE = {None: 10.0, LOADING: 60.0}
+"""Seconds that a process has beyond the ``timeout`` to begin a task at all, and to import what the worker needs."""
 _CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
 
 Completion: TypeAlias = Callable[[], None]
@@ -94,7 +96,7 @@ class Task:
     options: TaskOptions
     constant: Any  # its first argument: tasks of one stage have it in common
     began: float
-    seen_index: int = LOADING  # the row that was running at the last look,
+    seen_index: int | None = None  # the row that was running at the last look,
     seen_since: float = 0.0  # and when it was first seen
     last_part: float = 0.0
     settle_at: float | None = None  # when to look how far it has come, after rows were taken back
@@ -549,18 +551,15 @@ class Pool:
             if task.settle_at is not None and now >= task.settle_at:
                 self._settle(process, task, completions)
         task = process.tasks[0]
-        if index is None or index == LOADING:
-            task.seen_since = now
-            return TICK_SECONDS
         if index != task.seen_index or task.seen_since == 0.0:
             task.seen_index, task.seen_since = index, now
-        if now - task.last_part >= TICK_SECONDS and index > 0:
+        if now - task.last_part >= TICK_SECONDS and index is not None and index > 0:
             process.slot[words.FLUSH] = 1
             process.slot[words.ATTENTION] = 1
         timeout = task.options.timeout
         if timeout is None:
             return TICK_SECONDS
-        if now - task.seen_since >= timeout:
+        if now - task.seen_since >= timeout + _GRACE.get(index, 0.0):
             self._kill(process, partial(_timed_out, index, timeout))
         return min(TICK_SECONDS, timeout / 4)
 
@@ -639,11 +638,11 @@ class Pool:
         for position, task in enumerate(lost):
             if position > 0:
                 error: TaskLost = Killed("the process before it died")
-            elif index is None or index == LOADING:
+            elif process.ending is None and (index is None or index == LOADING):
                 was_killed = index is None or code in (-signal.SIGKILL, -signal.SIGTERM)
-                error = Killed("") if process.ending else DiedLoading(how_it_ended(code), was_killed=was_killed)
+                error = DiedLoading(how_it_ended(code), was_killed=was_killed)
             else:
-                error = why(index if index >= 0 else None)
+                error = why(index)
             endings.append((task, error))
         process.tasks.clear()
         self._places.append(process.place)
@@ -721,11 +720,13 @@ def _resolve(task: Task, outcome: Any) -> Completion:
     return lambda: task.future.set_result(outcome)
 
 
-def _timed_out(late: int, timeout: float, index: int | None) -> TaskLost:
+def _timed_out(late: int | None, timeout: float, index: int | None) -> TaskLost:
     """Say how a process ended that was killed for the row `late`, if it was still running that when it died."""
-    if index not in (late, None):
-        return Killed("it had just gone on to another row")
-    return TimedOut(index, f"it took longer than timeout={timeout:g} s")
+    if index != late or late is None:
+        return Killed("it had just gone on to another row, or had not begun")
+    if late == LOADING:
+        return DiedLoading(f"loading the worker took longer than {timeout + _GRACE[LOADING]:g} s")
+    return TimedOut(late if late >= 0 else None, f"it took longer than timeout={timeout:g} s")
 
 
 def _unreadable(exc: BaseException) -> Unreadable:
@@ -733,7 +734,7 @@ def _unreadable(exc: BaseException) -> Unreadable:
 
 
 def _died(index: int | None, text: str) -> Died:
-    return Died(index, f"its worker process died: {text}")
+    return Died(None if index is None or index < 0 else index, f"its worker process died: {text}")
 
 
 def how_it_ended(code: int | None) -> str:

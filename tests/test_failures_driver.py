@@ -175,7 +175,7 @@ def test_ctrl_c_at_any_moment_loses_and_doubles_no_pset(backend, program):
     text = f"""
 import random
 chance = random.Random(5)
-count = 20_000 if {backend!r} == "serial" else 3000
+count = 20_000
 many = [{{"n": n, "bad": False}} for n in range(count)]
 session = paramsurvey.Session(backend={backend!r}, **options)
 interrupted = 0

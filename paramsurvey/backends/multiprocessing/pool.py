@@ -79,7 +79,7 @@ LEAVE_SECONDS = 1.0
 SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
-_GRACE = {None: 10.0, LOADING: 60.0}
+_GRACE = {None: 2.0, LOADING: 60.0}
 """Seconds that a process has beyond the ``timeout`` to begin a task at all, and to import what the worker needs."""
 _CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
 

@@ -308,8 +308,8 @@ say(results.results["square"].tolist() == [n * n for n in range(40)], set(result
 
 def test_a_user_with_an_interrupt_handler_of_their_own_keeps_it(program, mark):
     text = """
-class Stop(BaseException):
-    """No Exception: it may strike in out_func, whose exceptions do not end a survey."""
+class Stop(BaseException):  # no Exception: it may strike in out_func, whose exceptions do not end a survey
+    pass
 
 def handler(number, frame):
     say("mine")

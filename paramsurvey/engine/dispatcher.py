@@ -112,7 +112,7 @@ class Dispatcher:
     @property
     def busy(self) -> int:
         """How many flights have rows under way; those that have given all back no longer count."""
-        return sum(flight.outstanding > 0 for flight in self._flights)
+        return len([1 for flight in self._flights if flight.limit > flight.returned])
 
     @property
     def done(self) -> bool:
@@ -127,8 +127,8 @@ class Dispatcher:
             chunk = self._again.popleft()
             size = self.chunker.size(chunk.count)
             if size < chunk.count:
-                self._again.appendleft(attrs.evolve(chunk, start=chunk.start + size))
-            return self._fly(attrs.evolve(chunk, stop=chunk.start + min(size, chunk.count)))
+                self._again.appendleft(chunk._replace(start=chunk.start + size))
+            return self._fly(chunk._replace(stop=chunk.start + min(size, chunk.count)))
         if self._next < self.total:
             start, self._next = self._next, self._next + self.chunker.size(self.total - self._next)
             return self._fly(Chunk(start, self._next))
@@ -230,7 +230,7 @@ class Dispatcher:
         if first < stop:
             start = flight.chunk.start
             queue = self._again if stop - first > 1 or flight.chunk.count > 1 else self._alone
-            queue.append(attrs.evolve(flight.chunk, start=start + first, stop=start + stop))
+            queue.append(flight.chunk._replace(start=start + first, stop=start + stop))
 
     def _suspect(self, flight: Flight, rows: range, failure: Failure | None) -> list[Lost]:
         """One of these rows is to blame, and nobody knows which: they travel alone, or, if alone already, are lost."""

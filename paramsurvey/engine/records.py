@@ -73,8 +73,7 @@ class ChunkRows(NamedTuple):
     attempt: int
 
 
-@attrs.frozen
-class Chunk:
+class Chunk(NamedTuple):
     """Rows `start` up to `stop` of a stage's table, travelling together, for the `attempt`-th time."""
 
     start: int
@@ -82,7 +81,7 @@ class Chunk:
     attempt: int = 1
 
     @property
-    def count(self) -> int:
+    def count(self) -> int:  # type: ignore[override] # hides tuple.count, as below
         """How many rows it has."""
         return self.stop - self.start
 

@@ -42,7 +42,8 @@ class Frame(NamedTuple):
     @property
     def size(self) -> int:
         """Its bytes, but for the header."""
-        return len(self.body) + sum(map(len, self.buffers))
+        size = len(self.body)
+        return size + sum(map(len, self.buffers)) if self.buffers else size
 
     def load(self) -> Any:
         """Unpickle it; raises whatever the content raises."""

@@ -286,9 +286,9 @@ class Pool:
     def _process_for(self, task: Task, frame_bytes: int) -> Process:
         options = task.options
         if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
-            busy = [each for each in self._processes.values() if each.is_usable and _is_busy_with(each, task.constant)]
-            if busy:
-                return min(busy, key=lambda each: len(each.tasks))
+            process = self._least_busy_with(task.constant)
+            if process is not None:
+                return process
         while self._idle:
             process = self._idle.pop()
             if not process.is_usable:
@@ -298,6 +298,14 @@ class Pool:
                 continue
             return process
         return self._start()
+
+    def _least_busy_with(self, constant: Any) -> Process | None:
+        least, fewest = None, 1 << 30
+        for process in self._processes.values():
+            tasks = process.tasks
+            if tasks and len(tasks) < fewest and tasks[-1].constant is constant and process.is_usable:
+                least, fewest = process, len(tasks)
+        return least
 
     def _start(self) -> Process:
         if not self._places:
@@ -486,30 +494,30 @@ class Pool:
 
     def _read(self, process: Process) -> None:
         for frame in process.reader.read():
-            completion = self._take(process, frame)
-            if completion is not None:
-                completion()
+            if frame.kind == Kind.PART:
+                self._part(process, frame)
+            else:
+                self._end_task(process, frame)
 
-    def _take(self, process: Process, frame: Frame) -> Completion | None:
-        """Deal with a frame; return what is to be called without the lock."""
-        if frame.kind == Kind.PART:
-            return self._part(process, frame)
+    def _end_task(self, process: Process, frame: Frame) -> None:
+        """Deal with the last frame of a task."""
         outcome = _outcome(frame)
         with self._lock:
             if not process.tasks or process.tasks[0].ticket != frame.ticket:
-                return None
+                return
             task = self._forget(process)
             if not process.tasks and process.is_usable:
                 if isinstance(outcome, Unloadable):
                     self._retire(process)  # the next attempt gets a fresh process
                 else:
                     self._idle.append(process)
-        return _resolve(task, outcome)
+        _resolve(task, outcome)
 
-    def _part(self, process: Process, frame: Frame) -> Completion | None:
+    def _part(self, process: Process, frame: Frame) -> None:
+        """Pass on what has come ahead of a task's end."""
         with self._lock:
             if not process.tasks or process.tasks[0].ticket != frame.ticket:
-                return None
+                return
             task = process.tasks[0]
             task.last_part = time.monotonic()
         try:
@@ -518,8 +526,8 @@ class Pool:
             lost = _unreadable(exc)
             with self._lock:
                 self._kill(process, lambda _index: lost)
-            return None
-        return lambda: task.options.on_part(part)
+        else:
+            task.options.on_part(part)
 
     def _forget(self, process: Process) -> Task:
         """Take a process's first task off the books."""
@@ -608,7 +616,7 @@ class Pool:
             lost = self._bury(process)
             endings = self._endings(process, lost, code)
         for task, error in endings:
-            _resolve(task, error)()
+            _resolve(task, error)
 
     def _bury(self, process: Process) -> list[Task]:
         """Take a dead process off the books; return the tasks it leaves."""
@@ -692,10 +700,6 @@ class _Writing:
         self.pool.write_more(self.process)
 
 
-def _is_busy_with(process: Process, constant: Any) -> bool:
-    return bool(process.tasks) and process.tasks[-1].constant is constant
-
-
 def _outcome(frame: Frame) -> Any:
     """Return what a task's last frame says: its result, or an exception."""
     try:
@@ -714,10 +718,12 @@ def _outcome(frame: Frame) -> Any:
     return Part._make((*content, frame.size)) if frame.kind == Kind.LAST_PART else content
 
 
-def _resolve(task: Task, outcome: Any) -> Completion:
+def _resolve(task: Task, outcome: Any) -> None:
+    """Complete a task's future; not with the lock held, because callbacks are somebody else's code."""
     if isinstance(outcome, BaseException):
-        return lambda: task.future.set_exception(outcome)
-    return lambda: task.future.set_result(outcome)
+        task.future.set_exception(outcome)
+    else:
+        task.future.set_result(outcome)
 
 
 def _timed_out(late: int | None, timeout: float, index: int | None) -> TaskLost:

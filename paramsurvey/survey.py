@@ -208,7 +208,7 @@ class Survey:
     def _note_rows(self, taken: Taken) -> None:
         part, options = taken.part, self.stage.options
         if options.keep_results:
-            self._parts.append((taken.start, part))
+            self._parts.append((taken.start, bare(part)))
         self._seconds.extend(part.seconds)
         self._counts.extend(part.counts)
         if len(self._seconds) >= MOST_UNCOUNTED:
@@ -334,6 +334,15 @@ class Survey:
             observer.see(event)
 
 
+def bare(part: Part) -> Part:
+    """Return a part without what has been counted already: a survey may keep millions, and the garbage collector looks
+    at every container in them.
+    """
+    return Part(part.first, part.count, part.keys, part.columns, part.failures or _NO_FAILURES, (), (), _NO_STATS)
+
+
+_NO_STATS: dict[str, list[float]] = {}
+_NO_FAILURES: list[tuple[int, Failure]] = []
 _OUT_FUNC = frozenset({Survey._call_out_func.__code__})
 
 

@@ -97,7 +97,7 @@ def is_plain(column: Column) -> bool:
     """Tell whether the fast pickler can carry this column: numbers and text, no classes of the user's."""
     if not isinstance(column, list):
         return True
-    return _PLAIN.issuperset(map(type, column))
+    return type(column[0]) in _PLAIN if len(column) == 1 else _PLAIN.issuperset(map(type, column))
 
 
 _PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None), Hole})

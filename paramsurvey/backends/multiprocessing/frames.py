@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from paramsurvey.engine.pickling import Buffers, dumps, dumps_by_value
 
 _HEADER = Struct("<IIQQ")  # kind, number of buffers, ticket, length of the pickle
-_READ_AT_ONCE = 1 << 18
+_READ_AT_ONCE = 1 << 16  # a larger buffer costs more than the reading: it is mapped anew each time
 _PIPE_BYTES = 1 << 20
 _MOST_VECTORS = 64  # far below IOV_MAX everywhere
 
@@ -82,14 +82,14 @@ class Outbox:
     """Bytes that wait to be written."""
 
     def __init__(self) -> None:
-        self._views: deque[memoryview] = deque()
+        self._views: deque[bytes | memoryview] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._views)
 
     def add(self, views: list[Any]) -> None:
         """Append the buffers of a frame."""
-        self._views.extend(memoryview(view).cast("B") for view in views if len(view))
+        self._views.extend([view if type(view) is bytes else memoryview(view).cast("B") for view in views if len(view)])
 
     def write(self, fd: int) -> bool:
         """Write as much as the descriptor takes now; return whether all is written. Raises `BrokenPipeError`."""
@@ -103,7 +103,7 @@ class Outbox:
                 if written >= len(views[0]):
                     written -= len(views.popleft())
                 else:
-                    views[0] = views[0][written:]
+                    views[0] = memoryview(views[0])[written:]
                     written = 0
         return True
 

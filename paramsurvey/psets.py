@@ -108,11 +108,15 @@ def _some(keys: Iterable[Hashable]) -> str:
 
 def _is_table(psets: Any) -> bool:
     """Whether these are a DataFrame or the results of a survey; asked without importing pandas."""
-    pandas = sys.modules.get("pandas")
-    if pandas is not None and isinstance(psets, pandas.DataFrame):
+    frame_type = getattr(sys.modules.get("pandas"), "DataFrame", None)  # None while another thread imports it
+    if frame_type is not None and isinstance(psets, frame_type):
         return True
-    tables = sys.modules.get("paramsurvey.tables")
-    return tables is not None and isinstance(getattr(psets, "table", None), tables.Table)
+    table = getattr(psets, "table", None)
+    if table is None:
+        return False
+    from paramsurvey.tables import Table
+
+    return isinstance(table, Table)
 
 
 def refuse_reserved(keys: Keys) -> None:
@@ -153,7 +157,7 @@ class WholeTable:
         return self.whole
 
 
-@attrs.define
+@attrs.define(eq=False)
 class DictRows:
     """A list of dicts that becomes columns as far as rows are asked for.
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -133,7 +135,8 @@ class Session:
 
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Survey:
         options = resolve(init=self._given, call=given, environ=os.environ, where=where)
-        backend = self._backend_for(options)  # before pandas is imported, so that both happen at once
+        backend = self._backend_for(options)
+        _import_ahead()
         from paramsurvey.psets import psets_of_user
         from paramsurvey.stages.map import Map
         from paramsurvey.survey import Survey
@@ -168,6 +171,16 @@ class Session:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
+
+
+def _import_ahead() -> None:
+    """Import pandas, and what makes results with it, while the first worker processes start.
+
+    In a thread, because it takes as long as all else that is done before the first answer. Whoever needs the module
+    earlier waits for the thread by importing it, too.
+    """
+    if "paramsurvey.results" not in sys.modules:
+        threading.Thread(target=import_module, args=("paramsurvey.results",), name="paramsurvey-import").start()
 
 
 class Stream:

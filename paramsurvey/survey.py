@@ -58,7 +58,7 @@ MOST_UNCOUNTED = 10_000
 CANCELLED = Failure("cancelled", "it was not computed, because the survey ended before")
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Survey:
     """One worker over one table, while it runs.
 
@@ -346,7 +346,7 @@ _NO_FAILURES: list[tuple[int, Failure]] = []
 _OUT_FUNC = frozenset({Survey._call_out_func.__code__})
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Publication:
     """The stage's constants, published for as long as the survey runs."""
 

@@ -34,7 +34,7 @@ class InProcess:
         """There is nothing to forget."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class SerialBackend:
     """Calls each submission at once, in the thread that submits it."""
 

@@ -76,7 +76,7 @@ class Taken:
     lost: list[Lost]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Dispatcher:
     """Decides about the rows ``0 .. total`` of one stage.
 

@@ -74,7 +74,7 @@ class InterruptReceived(Exception):
     """The loop found an `Interrupt` in its inbox."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Loop:
     """Drives one stage to its end.
 

@@ -30,7 +30,7 @@ MOST_FAILURES_SHOWN = 3
 LONGEST_LINE = 400
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Terminal:
     """Prints lines of progress to standard error.
 

@@ -5,6 +5,7 @@
 `pool`                  the driver's side: who runs what, what came back, who has died
 `guard`                 the process that starts the workers, tells of their deaths, and ends them with the driver
 `child`                 the worker process
+`messages`              what the driver and the guard say to each other
 `frames`                bytes on a pipe
 `slot`                  the few words of memory that a worker process shares with the driver
 `constants`             what is serialised once and read by every worker process

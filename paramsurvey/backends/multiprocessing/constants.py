@@ -77,7 +77,7 @@ LOADED = Loaded()
 """Of this process, which is a worker: the driver never loads what it has published."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class ConstantStore:
     """Writes constants into the session's folder."""
 

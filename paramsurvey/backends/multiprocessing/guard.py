@@ -23,27 +23,15 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from enum import IntEnum
 from pathlib import Path
-from struct import Struct
 
 from paramsurvey.backends.multiprocessing import child, slot
+from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
 
-MESSAGE = Struct("<qqq")  # verb, worker number, then the verb's own word
 CHECK_PARENT_SECONDS = 1.0
 GRACE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
-
-
-class Verb(IntEnum):
-    """What a message says."""
-
-    START = 1  # driver: start a worker (word: its slot); its two pipes come along
-    KILL = 2  # driver: kill a worker's group
-    STARTED = 3  # guard: word is the process number
-    ENDED = 4  # guard: word is the exit code, or minus the signal
-    READY = 5  # guard: it is there
 
 
 def main(control_fd: int, slots_fd: int, slots: int) -> None:

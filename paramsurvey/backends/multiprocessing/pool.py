@@ -51,7 +51,7 @@ import attrs
 
 from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader, Kind, Outbox, encode, widen
-from paramsurvey.backends.multiprocessing.guard import MESSAGE, Verb
+from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
 from paramsurvey.engine.columns import is_plain
 from paramsurvey.engine.pickling import dumps, dumps_by_value, thaw
 from paramsurvey.engine.records import (
@@ -463,9 +463,9 @@ class Pool:
             wanting = {process for process in self._wanting if process.outbox and not process.retired}
             self._wanting = set(wanting)
         for process in new:
-            self._selector.register(process.result_pipe, selectors.EVENT_READ, _Reading(self, process))
+            self._selector.register(process.result_pipe, selectors.EVENT_READ, partial(self._read_more, process))
         for process in wanting - self._watched:
-            self._selector.register(process.task_pipe, selectors.EVENT_WRITE, _Writing(self, process))
+            self._selector.register(process.task_pipe, selectors.EVENT_WRITE, partial(self._write_more, process))
         for process in self._watched - wanting:
             if not process.retired:  # else its number may be somebody else's by now
                 self._unwatch(process.task_pipe)
@@ -477,13 +477,13 @@ class Pool:
         except KeyError:
             pass
 
-    def write_more(self, process: Process) -> None:
+    def _write_more(self, process: Process, _mask: int) -> None:
         """The task pipe has room."""
         with self._lock:
             if process.number in self._processes and not process.retired:
                 self._write(process)
 
-    def read_more(self, process: Process) -> None:
+    def _read_more(self, process: Process, _mask: int) -> None:
         """The result pipe has something, or has ended."""
         self._read(process)
         if process.reader.at_end:
@@ -676,28 +676,6 @@ class Pool:
             if process.pid is not None:
                 _kill_group(process.pid)
             self._process_ended(process.number, -signal.SIGKILL)
-
-
-@attrs.frozen
-class _Reading:
-    """What the selector calls when a result pipe can be read."""
-
-    pool: Pool
-    process: Process
-
-    def __call__(self, _mask: int) -> None:
-        self.pool.read_more(self.process)
-
-
-@attrs.frozen
-class _Writing:
-    """What the selector calls when a task pipe has room."""
-
-    pool: Pool
-    process: Process
-
-    def __call__(self, _mask: int) -> None:
-        self.pool.write_more(self.process)
 
 
 def _outcome(frame: Frame) -> Any:

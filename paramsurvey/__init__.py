@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
+from paramsurvey.lazy import load
 from paramsurvey.version import __version__
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ _HOMES = {"Interrupted": "errors", "ParamsurveyError": "errors", "MapProgress": 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: worker processes need very little of it."""
     if name in _MODULES:
-        return importlib.import_module(f"paramsurvey.{name}")
+        return load(f"paramsurvey.{name}")
     if name in __all__:
-        value = getattr(importlib.import_module(f"paramsurvey.{_HOMES.get(name, 'session')}"), name)
+        value = getattr(load(f"paramsurvey.{_HOMES.get(name, 'session')}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'paramsurvey' has no attribute {name!r}; it has: {', '.join(__all__)}")

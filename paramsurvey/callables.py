@@ -11,7 +11,7 @@ from paramsurvey.errors import WorkerError
 
 Worker: TypeAlias = Callable[[dict[Any, Any], Mapping[str, Any], Any], dict[Any, Any] | None]
 
-_SHORT = 70
+_SHORT = 200
 _CALL = "worker(pset, system_kwargs, user_kwargs)"
 
 

@@ -13,13 +13,13 @@ import sys
 import threading
 from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend
 from paramsurvey.errors import BackendError, SessionError
+from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
@@ -180,7 +180,14 @@ def _import_ahead() -> None:
     earlier waits for the thread by importing it, too.
     """
     if "paramsurvey.results" not in sys.modules:
-        threading.Thread(target=import_module, args=("paramsurvey.results",), name="paramsurvey-import").start()
+        threading.Thread(target=_import_results, name="paramsurvey-import").start()
+
+
+def _import_results() -> None:
+    try:
+        load("paramsurvey.results")
+    except Exception:  # noqa: BLE001, S110 - whoever needs it imports it, too, and sees what is wrong
+        pass
 
 
 class Stream:

@@ -617,6 +617,7 @@ class Gate:
         self._changed = threading.Condition()
         self._connections: list[socket.socket] = []
         self._is_open = False
+        self._is_removed = False
         self.met = 0  # how many calls had come when `open_when` opened
         self.address: Address = self._listener.getsockname()
 
@@ -631,14 +632,19 @@ class Gate:
         except OSError:
             pass
         self._listener.close()
-        for connection in self._connections:
-            connection.close()
+        with self._changed:
+            self._is_removed = True
+            for connection in self._connections:
+                connection.close()
 
     def _accept(self) -> None:
         try:
             while True:
                 connection, _ = self._listener.accept()
                 with self._changed:
+                    if self._is_removed:
+                        connection.close()
+                        return
                     self._connections.append(connection)
                     if self._is_open:
                         _let_through(connection)

@@ -715,7 +715,6 @@ def _is_alive(process: psutil.Process) -> bool:
 
 # Words for messages
 
-_SHORT = 200
 _TAIL_LINES = 20
 _TAIL_CHARACTERS = 2000
 _KEYS = 30

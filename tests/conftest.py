@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -71,6 +72,7 @@ def _close_the_default_session() -> None:
 
 def _assert_gone(remaining: Callable[[], set[psutil.Process]]) -> None:
     """Fail if processes remain after a moment, but not without ending them, for the sake of the next test."""
+    subprocess._cleanup()  # type: ignore[attr-defined] # an interrupt inside Popen() leaves a body to the next Popen()
     deadline = time.monotonic() + BURIAL_SECONDS
     while (left := remaining()) and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -47,6 +47,7 @@ class Flight:
     chunk: Chunk
     returned: int  # rows of the chunk, from its beginning
     limit: int  # rows of the chunk that are still this flight's
+    queued: bool = False  # it was sent to a slot that was busy
     recalled: bool = False
 
     @property
@@ -145,6 +146,11 @@ class Dispatcher:
         remaining = self.total - self._next
         size = self.chunker.size(remaining)
         return remaining >= 8 * size * self.chunker.slots and self.chunker.is_trifling(size)
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether a chunk may be waiting at a busy slot, and was not yet taken back."""
+        return any([flight.queued and not flight.recalled for flight in self._flights])  # noqa: C419 - twice as fast
 
     @property
     def can_recall(self) -> bool:

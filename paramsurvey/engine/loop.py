@@ -164,7 +164,7 @@ class Loop:
             busy += 1
 
     def _submit(self, flight: Flight, *, may_queue: bool) -> None:
-        chunk = flight.chunk
+        chunk, flight.queued = flight.chunk, may_queue
         announce = partial(self._announce, flight)
         options = TaskOptions(chunk.count, announce, may_queue, *self.options[3:])
         rows = self.source.rows(chunk.start, chunk.stop, chunk.attempt)
@@ -179,8 +179,8 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = False
         if patience is None:
-            # With fewer chunks than slots, one is idle; with more, one may be, and they all wait at another.
-            idle = self.dispatcher.busy != (self.slots or self.backend.slots())
+            # With fewer chunks than slots, one is idle; with some queued, one may be, if they all wait at another.
+            idle = self.dispatcher.has_queued or self.dispatcher.busy < (self.slots or self.backend.slots())
             patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
             if not self.inbox.qsize() and self.source.prepare():
                 idle, patience = False, BREATH_SECONDS

@@ -80,9 +80,9 @@ class MapResults:
         frame = self._missing_psets.frame()
         failures = [lost.failure for lost in self._lost]
         why = {
+            "_kind": [failure.kind for failure in failures],
             "_exception": [failure.text for failure in failures],
             "_traceback": [failure.traceback for failure in failures],
-            "_kind": [failure.kind for failure in failures],
         }
         columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
         columns += [pd.Series(np.array(values, dtype=object), dtype=object) for values in why.values()]
@@ -138,6 +138,9 @@ class MapResults:
         parts = [f"{self.name}: {self.progress.finished} of {self.progress.total} psets finished"]
         if self._lost:
             parts.append(self._what_is_missing())
+        elsewhere = self.progress.exceptions - sum(lost.failure.kind == "raised" for lost in self._lost)
+        if elsewhere:
+            parts.append(f"out_func raised {elsewhere} times")
         names = [str(key) for key in self.table.keys]
         parts.append("columns " + ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "no columns")
         return f"<MapResults {'; '.join(parts)}>"

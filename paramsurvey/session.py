@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend
-from paramsurvey.errors import BackendError, SessionError
+from paramsurvey.errors import BackendError, OptionError, SessionError
 from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
@@ -135,6 +135,11 @@ class Session:
 
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Survey:
         options = resolve(init=self._given, call=given, environ=os.environ, where=where)
+        for name in ("pslogger_prefix", "pslogger_fd"):
+            if given.get(name) is not None:
+                raise OptionError(
+                    f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
+                )
         backend = self._backend_for(options)
         _import_ahead()
         from paramsurvey.psets import psets_of_user

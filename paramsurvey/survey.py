@@ -140,7 +140,8 @@ class Survey:
         try:
             with _Publication(self.backend, self.stage) as handle:
                 yield from self._drive(handle)
-            reason = ""
+            limit = self.stage.options.limit
+            reason = "" if limit is None else f"limit={limit}: any psets beyond that were left out"
         except Exception as exc:
             reason = f"{type(exc).__name__}: {exc}"
             if isinstance(exc, ParamsurveyError) and exc.results is None:  # the backend has broken, for instance

@@ -179,6 +179,8 @@ def _values_of(series: pd.Series[Any]) -> Column:
         values = array("q" if series.dtype.kind == "i" else "d")
         values.frombytes(series.to_numpy().tobytes())
         return values
+    if hasattr(series.dtype, "numpy_dtype"):  # nullable: a number in it is no numpy scalar, which could overflow
+        return pack([value.item() if isinstance(value, np.generic) else value for value in series])
     return pack(list(series))
 
 

@@ -651,10 +651,11 @@ def forks_and_forgets(pset, system_kwargs, user_kwargs):
 
 
 def stops_after_ten(pset, system_kwargs, user_kwargs):
-    """Hangs from pset 10 on, with a program started."""
+    """Hangs from pset 10 on, with a program started; those before take long enough not to be queued."""
     if pset["n"] >= 10:
         with subprocess.Popen(PROGRAM_THAT_HANGS):
             pass
+    time.sleep(0.002)
     return {"square": pset["n"] ** 2}
 
 

@@ -345,6 +345,8 @@ def test_only_trifling_chunks_may_queue():
     trifling = Dispatcher(10**7, Chunker(2, fixed=1))
     trifling.returned(trifling.take(), part(0, 1)._replace(seconds=[1e-6]))
     assert trifling.can_queue
+    trifling.to_recall()  # nothing came for a while
+    assert not trifling.can_queue
 
 
 def test_a_part_is_trimmed_with_its_failures():

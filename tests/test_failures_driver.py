@@ -115,6 +115,13 @@ def has_hung(program: Program, mark: str, workers: int) -> None:
         return
     assert sorted(program.lines(10)) == sorted(f"row {n}" for n in range(10))
     wait_until(lambda: [each.name() for each in marked(mark) if is_running(each)].count("sleep") == workers)
+    driver, cpu = psutil.Process(program.process.pid), [-1.0]
+
+    def waits() -> bool:  # it no longer prints: the main thread is back in the library
+        cpu.append(sum(driver.cpu_times()[:2]))
+        return cpu[-1] == cpu[-2]
+
+    wait_until(waits)
 
 
 @pytest.mark.parametrize("to_the_group", [False, True], ids=["to_the_process", "to_the_group"])

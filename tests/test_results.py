@@ -45,7 +45,7 @@ def test_results_come_in_the_order_of_the_psets(session):
 
 def test_missing_says_why_beside_the_psets(session):
     missing = session.map(inverse, [{"a": 1, "b": "x"}, {"a": 0, "b": "y"}]).missing
-    assert list(missing.columns) == ["a", "b", "_exception", "_traceback", "_kind", "_attempts"]
+    assert list(missing.columns) == ["a", "b", "_kind", "_exception", "_traceback", "_attempts"]
     row = missing.loc[1]
     assert (row["a"], row["b"], row["_kind"], row["_attempts"]) == (0, "y", "raised", 1)
     assert row["_exception"] == "ZeroDivisionError('division by zero')"
@@ -55,10 +55,10 @@ def test_missing_says_why_beside_the_psets(session):
 
 def test_missing_has_its_columns_also_when_nothing_is_missing(serial):
     missing = serial.map(double, [{"a": 1}]).missing
-    assert list(missing.columns) == ["a", "_exception", "_traceback", "_kind", "_attempts"]
+    assert list(missing.columns) == ["a", "_kind", "_exception", "_traceback", "_attempts"]
     assert len(missing) == 0
     assert missing["_attempts"].dtype == np.int64
-    assert list(serial.map(double, []).missing.columns) == ["_exception", "_traceback", "_kind", "_attempts"]
+    assert list(serial.map(double, []).missing.columns) == ["_kind", "_exception", "_traceback", "_attempts"]
 
 
 def test_missing_psets_can_be_run_again(session):

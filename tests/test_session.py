@@ -102,7 +102,13 @@ def test_finalize_may_be_called_at_any_time_and_ends_the_workers():
     paramsurvey.finalize()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert len(paramsurvey.map(double, psets_of(1), **QUIET)) == 1
+    assert len(paramsurvey.map(double, psets_of(1), verbose=0)) == 1
+
+
+def test_the_log_belongs_to_the_session():
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
+        with pytest.raises(OptionError, match=r"map\(\) cannot change pslogger_prefix=.* give it to init\(\)"):
+            session.map(double, psets_of(1), pslogger_prefix="mine-")
 
 
 def test_init_again_replaces_the_session():

@@ -102,6 +102,7 @@ class Dispatcher:
     _deaths: dict[int, int] = attrs.field(factory=dict, init=False)
     _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
+    _trust: bool = attrs.field(default=True, init=False)
     finished: int = attrs.field(default=0, init=False)
     failures: int = attrs.field(default=0, init=False)
 
@@ -143,6 +144,8 @@ class Dispatcher:
     @property
     def can_queue(self) -> bool:
         """Whether a chunk may wait at a busy slot: it and those before it are over in no time, and there are plenty."""
+        if not self._trust:
+            return False
         remaining = self.total - self._next
         size = self.chunker.size(remaining)
         return remaining >= 8 * size * self.chunker.slots and self.chunker.is_trifling(size)
@@ -160,6 +163,7 @@ class Dispatcher:
     def to_recall(self) -> list[Flight]:
         """Return the flights whose rows should be taken back, now that a slot is idle with nothing to send."""
         flights = [flight for flight in self._flights if not flight.recalled]
+        self._trust = False  # in estimates: what should have been over in no time is not
         for flight in flights:
             flight.recalled = True
         return flights
@@ -167,6 +171,7 @@ class Dispatcher:
     def returned(self, flight: Flight, part: Part) -> Taken | None:
         """A part of a flight has come; return what was taken of it."""
         self._starts_failed = 0.0
+        self._trust = True
         seconds = sum(map(mul, part.seconds, part.counts))
         self.chunker.learn(part.count, seconds, part.size)
         count = min(part.count, flight.limit - part.first)

@@ -355,7 +355,7 @@ class Options:
     chdir: str | None = option(None, path, "the folder in which the workers run")
     out_subdirs: int | None = option(None, count, "number of folders over which the psets' output is spread")
     out_func: Callable[..., Any] | None = option(None, function, "called in the driver with each answer")
-    keep_results: bool = option(True, truth, "keep the results for the table; off when out_func has taken them")
+    keep_results: bool = option(True, truth, "keep the results for the table; False saves their memory")
     progress_dt: float | None = option(None, seconds, "seconds between two lines of progress; None: what verbose says")
     pslogger_prefix: str = option(".paramsurvey-", text, "how the names of log files begin")
     pslogger_fd: Any = option(None, text_stream, "an open stream that gets the log instead of a file")

@@ -106,9 +106,9 @@ def test_finalize_may_be_called_at_any_time_and_ends_the_workers():
 
 
 def test_the_log_belongs_to_the_session():
-    with paramsurvey.Session(backend="serial", **QUIET) as session:
-        with pytest.raises(OptionError, match=r"map\(\) cannot change pslogger_prefix=.* give it to init\(\)"):
-            session.map(double, psets_of(1), pslogger_prefix="mine-")
+    refusal = r"map\(\) cannot change pslogger_prefix=.* give it to init\(\)"
+    with paramsurvey.Session(backend="serial", **QUIET) as session, pytest.raises(OptionError, match=refusal):
+        session.map(double, psets_of(1), pslogger_prefix="mine-")
 
 
 def test_init_again_replaces_the_session():

@@ -14,10 +14,10 @@ import threading
 from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
-from paramsurvey.backends.base import Backend
+from paramsurvey.backends.base import Backend, what_it_lacks
 from paramsurvey.errors import BackendError, OptionError, SessionError
 from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
@@ -299,14 +299,11 @@ def open_backend(name: str, options: Options) -> Backend:
 
 def checked_backend(candidate: object) -> Backend:
     """Return a backend instance, if it is one."""
-    wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
-    lacking = [name for name in wanted if not hasattr(candidate, name)]
-    if lacking:
+    if lacking := what_it_lacks(candidate):
         raise BackendError(
             f"{candidate!r} is no backend: it has no {', '.join(lacking)} (see paramsurvey.backends.base)"
         )
-    assert isinstance(candidate, Backend)
-    return candidate
+    return cast("Backend", candidate)
 
 
 def cores(ncores: int | None) -> int:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import numpy as np
 import psutil
 
-from paramsurvey.backends.base import Backend
+from paramsurvey.backends.base import Backend, what_it_lacks
 from paramsurvey.engine.columns import columns_of, psets_of
 from paramsurvey.engine.loop import thawed
 from paramsurvey.engine.records import (
@@ -136,7 +136,7 @@ class BackendContract:
     def test_it_is_a_backend(self) -> None:
         """It has every method of the protocol, a name, and says truly whether it can kill."""
         with self.opened() as backend:
-            claim(isinstance(backend, Backend), f"{backend!r} lacks a method or attribute of Backend")
+            claim(not what_it_lacks(backend), f"{backend!r} lacks {', '.join(what_it_lacks(backend))}")
             claim(isinstance(backend.name, str) and bool(backend.name), f"its name is {backend.name!r}, not a text")
             claim(
                 backend.can_kill is self.can_kill,

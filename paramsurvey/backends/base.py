@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.engine.worker import Handle
@@ -27,7 +27,6 @@ class Published(Handle, Protocol):
         ...
 
 
-@runtime_checkable
 class Backend(Protocol):
     """What executes chunks."""
 
@@ -74,3 +73,9 @@ class Backend(Protocol):
     def close(self) -> None:
         """End everything, and wait for its end. Closing twice is allowed."""
         ...
+
+
+def what_it_lacks(candidate: object) -> list[str]:
+    """Return the names of a backend's methods and attributes that an object does not have."""
+    wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
+    return [name for name in wanted if not hasattr(candidate, name)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import sys
 from types import ModuleType
 
 
@@ -12,6 +13,8 @@ def load(name: str) -> ModuleType:
 
     An import makes many objects and no garbage to speak of.
     """
+    if name in sys.modules:
+        return sys.modules[name]
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import inspect
 import os
-import sys
 import threading
 from collections.abc import Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend, what_it_lacks
 from paramsurvey.errors import BackendError, OptionError, SessionError
-from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
@@ -141,7 +139,6 @@ class Session:
                     f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
                 )
         backend = self._backend_for(options)
-        _import_ahead()
         from paramsurvey.psets import psets_of_user
         from paramsurvey.stages.map import Map
         from paramsurvey.survey import Survey
@@ -176,23 +173,6 @@ class Session:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
-
-
-def _import_ahead() -> None:
-    """Import pandas, and what makes results with it, while the first worker processes start.
-
-    In a thread, because it takes as long as all else that is done before the first answer. Whoever needs the module
-    earlier waits for the thread by importing it, too.
-    """
-    if "paramsurvey.results" not in sys.modules:
-        threading.Thread(target=_import_results, name="paramsurvey-import").start()
-
-
-def _import_results() -> None:
-    try:
-        load("paramsurvey.results")
-    except Exception:  # noqa: BLE001, S110 - whoever needs it imports it, too, and sees what is wrong
-        pass
 
 
 class Stream:

@@ -20,7 +20,7 @@ from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Loop
-from paramsurvey.engine.records import Failure, Part, TaskOptions, is_ctrl_c
+from paramsurvey.engine.records import ChunkRows, Failure, Part, TaskOptions, is_ctrl_c
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import (
     BackendError,
@@ -32,6 +32,7 @@ from paramsurvey.errors import (
     WorkerStartError,
 )
 from paramsurvey.interrupts import ctrl_c_calls
+from paramsurvey.lazy import load
 from paramsurvey.observers.events import (
     Event,
     Observer,
@@ -166,7 +167,7 @@ class Survey:
             self.backend,
             self._dispatcher,
             handle,
-            self.psets,
+            self,
             task,
             self.slots,
             lambda: self._sheltered,
@@ -191,6 +192,19 @@ class Survey:
             raise self._stopped(self._stop)
         if self._dispatcher.cannot_start:
             raise WorkerStartError(self._why_no_start(), self.results())
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some psets as a chunk carries them."""
+        return self.psets.rows(start, stop, attempt)
+
+    def prepare(self) -> bool:
+        """Do what can be done ahead while the workers are busy; return whether there is more to do.
+
+        The first time in a process that is importing pandas, which takes as long as starting the first workers does.
+        (Not in a thread: an interrupt while two threads import one module can leave its lock taken.)
+        """
+        load("paramsurvey.results")
+        return self.psets.prepare()
 
     def _tell_progress(self) -> None:
         now = time.monotonic()

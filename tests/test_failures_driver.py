@@ -282,6 +282,8 @@ def test_a_program_that_ends_without_closing_its_session_leaves_no_process(progr
 
 def test_a_fork_of_the_driver_that_ends_does_not_end_its_session(program):
     text = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, from Python 3.12 on
 session = paramsurvey.Session(**options)
 say(len(session.map(failing_workers.healthy, psets)))
 pid = os.fork()

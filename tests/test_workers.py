@@ -990,7 +990,17 @@ def test_a_time_out_leaves_other_programs_alone():
         other.wait()
 
 
+@pytest.fixture
+def _buried():
+    """Bury the program of a `Popen` that was interrupted while it was made: nobody has an object to wait with."""
+    yield
+    for child in psutil.Process().children():
+        if child.status() == psutil.STATUS_ZOMBIE:
+            os.waitpid(child.pid, os.WNOHANG)
+
+
 # When the signal comes before the program's object is there, nobody can wait for it, and Python says so.
+@pytest.mark.usefixtures("_buried")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:subprocess:ResourceWarning")
 @pytest.mark.parametrize("moment", ["", "sleep 0.3;"], ids=["at-the-start", "while-waiting"])
 def test_an_interrupt_ends_the_program_at_any_moment(moment, tmp_path):

@@ -143,9 +143,8 @@ class LogFile:
         self.open()
         if self._file is None:
             return
-        stamp = dt.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
         try:
-            self._file.write(f"{stamp} {text}\n")
+            self._file.write(f"{self._stamp()} {text}\n")
         except Exception as exc:  # noqa: BLE001 - the stream may be somebody else's, and raise anything
             self._give_up(exc)
 

@@ -267,6 +267,11 @@ def takes_a_millisecond(pset, system_kwargs, user_kwargs):
     return {"square": pset["n"] ** 2}
 
 
+def takes_a_while_and_says_where(pset, system_kwargs, user_kwargs):
+    time.sleep(0.01)
+    return {"square": pset["n"] ** 2, "pid": os.getpid()}
+
+
 def takes_a_while(pset, system_kwargs, user_kwargs):
     time.sleep(0.01)
     return {"square": pset["n"] ** 2}

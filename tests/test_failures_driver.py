@@ -69,12 +69,17 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
+            env=self.environment() | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Everything but what measures coverage, whose lock stays locked if an interrupt strikes while it is held."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
     def lines(self, count: int) -> list[str]:
         assert self.process.stdout is not None

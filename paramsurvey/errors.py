@@ -43,6 +43,10 @@ class WorkerError(ParamsurveyError, TypeError):
     """What was handed over as the worker cannot be used as one."""
 
 
+class StageError(ParamsurveyError, ValueError):
+    """A pipeline cannot be built so, or a stage cannot do its work on the rows that it got."""
+
+
 class BackendError(ParamsurveyError, RuntimeError):
     """A backend is unknown, not installed, broken, or was asked for what it cannot do."""
 
@@ -65,6 +69,10 @@ class WorkerStartError(SurveyError):
 
 class SurveyStopped(SurveyError):
     """A pset failed and ``on_failure="stop"`` was given."""
+
+
+class StageFailed(SurveyError):
+    """A stage that needs its whole table cannot run, or has raised; what was finished by then is in `results`."""
 
 
 class MissingPsets(SurveyError):

@@ -7,7 +7,7 @@ object that went in; only its `frame` decides on dtypes, once, from all the valu
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
@@ -82,6 +82,30 @@ class Table:
             None if self.typed is None else self.typed.take(rows),
         )
 
+    def slice(self, start: int, stop: int) -> Table:
+        """Return some rows that follow one another, without their labels."""
+        typed = None if self.typed is None else self.typed.iloc[start:stop]
+        return Table(self.keys, [_sliced(column, start, stop) for column in self.columns], stop - start, None, typed)
+
+    def column(self, key: Hashable) -> Column:
+        """Return the values of one column."""
+        return self.columns[self.keys.index(key)]
+
+    def only(self, keys: Sequence[Hashable]) -> Table:
+        """Return these columns, in this order."""
+        places = [self.keys.index(key) for key in keys]
+        typed = None if self.typed is None else self.typed.iloc[:, places]
+        return Table(tuple(keys), [self.columns[place] for place in places], self.count, self.index, typed)
+
+    def renamed(self, names: Mapping[Hashable, Hashable]) -> Table:
+        """Return the same rows with other names for some columns."""
+        keys = tuple(names.get(key, key) for key in self.keys)
+        typed = None
+        if self.typed is not None:
+            typed = _own(self.typed)
+            typed.columns = exact_labels(keys)
+        return Table(keys, self.columns, self.count, self.index, typed)
+
     def beside(self, other: Table) -> Table:
         """Return a table with these columns and those of another one of the same length."""
         typed = self.typed
@@ -124,6 +148,23 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
 _COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
+def concatenated(tables: Sequence[Table]) -> Table:
+    """Put tables under one another, without their labels; a column that one lacks is a hole in its rows."""
+    if len(tables) == 1:
+        [table] = tables
+        return table if table.index is None else attrs.evolve(table, index=None)
+    keys = tuple(dict.fromkeys(chain.from_iterable(table.keys for table in tables)))
+    columns = [_concatenated([_column_or_holes(table, key) for table in tables]) for key in keys]
+    typed = None
+    if tables and all(table.typed is not None and table.keys == keys for table in tables):
+        typed = pd.concat([table.typed for table in tables if table.typed is not None], ignore_index=True)
+    return Table(keys, columns, sum(table.count for table in tables), None, typed)
+
+
+def _column_or_holes(table: Table, key: Hashable) -> Column:
+    return table.column(key) if key in table.keys else [HOLE] * table.count
+
+
 def typed_column(column: Column) -> pd.Series[Any]:
     """Decide on the dtype of a column, from all its values (`paramsurvey.dtypes`); it shares no memory with it."""
     if isinstance(column, array):
@@ -134,6 +175,10 @@ def typed_column(column: Column) -> pd.Series[Any]:
         return exact_column(column)
     present = [position for position, value in enumerate(column) if value is not HOLE]
     return column_with_holes([column[position] for position in present], present, len(column))
+
+
+def _sliced(column: Column, start: int, stop: int) -> Column:
+    return column if start == 0 and stop >= len(column) else column[start:stop]
 
 
 def _taken(column: Column, rows: np.ndarray[Any, Any]) -> Column:

@@ -1,0 +1,247 @@
+"""What a stage is: anything with a name and one of three methods.
+
+==============  =====================================================  ==========================================
+kind            its method                                             examples
+==============  =====================================================  ==========================================
+map             ``work(cwd) -> Work``: what is called for every row    `Map`
+row-wise        ``rows(table) -> iterator of Rows``: from any slice    `Product`, `Derive`, `Where`, `Explode`
+                of the rows to other rows, in the driver
+whole-table     ``table(*tables)``: from whole tables to one; it may   `Join`, `Reduce`, `Top`, strategies
+                *ask* for surveys (`Ask`) and is *told* what came
+==============  =====================================================  ==========================================
+
+There is nothing to register and nothing to inherit. No stage executes anything itself: a map stage says what should be
+called, a whole-table stage yields what it would like to know. So each of them is tested by calling its method, and by
+`next` and `send`.
+
+Three more things a stage may say, if it knows them:
+
+- ``inputs``: how many stages it may come after, as (least, most), with None for any number; by default (1, 1).
+- ``columns(*inputs) -> Columns``: which it gives, from those that it gets; it raises `StageError` if one that it
+  needs is not among them, or one that it makes is. By default nothing is known of them.
+- ``keeps_labels``: whether a row-wise stage makes at most one row of each, which then keeps its label in the index of
+  the results; by default its rows are numbered anew.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol, TypeAlias
+
+import attrs
+import numpy as np
+
+from paramsurvey.engine.records import Work
+from paramsurvey.errors import StageError
+from paramsurvey.tables import Table
+
+Parents: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+"""For every row of a table, the position of the row that it comes from in another one; -1 where it comes from none."""
+
+Kind: TypeAlias = Literal["map", "rows", "table"]
+
+
+@attrs.frozen(eq=False)
+class Rows:
+    """Some rows, and where each comes from.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    parents : array of int64
+        For each, the position of its parent in the slice that was handed over; ascending.
+    """
+
+    table: Table
+    parents: Parents
+
+
+@attrs.frozen(eq=False)
+class Made:
+    """What a whole-table stage may return to tell where each row comes from; else it returns the table alone.
+
+    Parameters
+    ----------
+    table : Table
+        The rows.
+    parents : tuple of arrays of int64
+        For each of the tables that were handed over: the position in it of each row's parent, or -1.
+    """
+
+    table: Table
+    parents: tuple[Parents, ...]
+
+
+@attrs.frozen(eq=False)
+class Ask:
+    """What a whole-table stage yields: please call this worker for each of these psets. It is sent the `MapResults`.
+
+    Parameters
+    ----------
+    worker : callable
+        As for `paramsurvey.map`.
+    psets : list of dicts, DataFrame, Table or MapResults
+        As for `paramsurvey.map`.
+    options : dict
+        Options of `paramsurvey.map` for this survey.
+    """
+
+    worker: Any
+    psets: Any
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Columns:
+    """The columns that rows are known to have.
+
+    Parameters
+    ----------
+    names : tuple
+        Those that are known, in order.
+    open : bool
+        Whether there may be others.
+    """
+
+    names: tuple[Hashable, ...] = ()
+    open: bool = True
+
+    def lacks(self, name: Hashable) -> bool:
+        """Whether it is certain that there is no such column."""
+        return not self.open and name not in self.names
+
+    def with_more(self, names: Iterable[Hashable], *, open: bool = False) -> Columns:  # noqa: A002 - the field's name
+        """Return these columns, and others after them."""
+        return Columns(tuple(dict.fromkeys((*self.names, *names))), self.open or open)
+
+    def need(self, names: Iterable[Hashable], stage: str) -> None:
+        """Refuse columns that cannot be there.
+
+        Raises
+        ------
+        StageError
+            With the columns that are there.
+        """
+        for name in names:
+            if self.lacks(name):
+                raise StageError(
+                    f"stage {stage!r} reads the column {name!r}, which the rows do not have there; "
+                    f"they have: {listed(self.names)}"
+                )
+
+    def refuse(self, names: Iterable[Hashable], stage: str) -> None:
+        """Refuse columns that are there already.
+
+        Raises
+        ------
+        StageError
+            With the column, and what to do.
+        """
+        for name in names:
+            if name in self.names:
+                raise StageError(
+                    f"stage {stage!r} makes the column {name!r}, which the rows have already: give it another name, "
+                    "or drop or rename the other one before"
+                )
+
+
+UNKNOWN = Columns()
+
+
+class MapStage(Protocol):
+    """Calls a worker for every row, on the backend."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def work(self, cwd: str | None) -> Work:
+        """Return what all its chunks have in common."""
+        ...
+
+
+class RowStage(Protocol):
+    """Makes rows of any slice of the rows, in the driver."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def rows(self, table: Table) -> Iterator[Rows]:
+        """Yield rows, in the order of those they come from; in several pieces if they are many.
+
+        What comes of a row may not depend on which others are in the slice.
+        """
+        ...
+
+
+class TableStage(Protocol):
+    """Makes one table of whole tables; it may ask for surveys on its way."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    def table(self, *tables: Table) -> Any:
+        """Return a `Made`, or whatever may be psets: a Table, a DataFrame, a list of dicts.
+
+        A generator may yield any number of `Ask` before it returns.
+        """
+        ...
+
+
+def kind_of(stage: object) -> Kind:
+    """Tell what kind of stage this is.
+
+    Raises
+    ------
+    StageError
+        It has no name, or none of the three methods.
+    """
+    if not isinstance(getattr(stage, "name", None), str):
+        raise StageError(f"{stage!r} is no stage: it has no name")
+    for kind, method in (("map", "work"), ("rows", "rows"), ("table", "table")):
+        if callable(getattr(stage, method, None)) and not inspect.isclass(stage):
+            return kind  # type: ignore[return-value]
+    raise StageError(
+        f"{stage!r} is no stage: it has none of the methods work(), rows() and table(); a plain function becomes one "
+        "with .map(function) for every row, or .apply(function) for the whole table"
+    )
+
+
+def inputs_of(stage: object) -> tuple[int, int | None]:
+    """Tell after how many stages a stage may come."""
+    least_most: tuple[int, int | None] = getattr(stage, "inputs", (1, 1))
+    return least_most
+
+
+def columns_after(stage: object, *inputs: Columns) -> Columns:
+    """Tell which columns a stage gives.
+
+    Raises
+    ------
+    StageError
+        A column that it needs cannot be there, or one that it makes is there already.
+    """
+    columns = getattr(stage, "columns", None)
+    known: Columns = columns(*inputs) if callable(columns) else UNKNOWN
+    return known
+
+
+def conversation(stage: TableStage, tables: Iterable[Table]) -> Generator[Ask, Any, Any]:
+    """Return the conversation with a whole-table stage, also with one that never asks."""
+    outcome = stage.table(*tables)
+    if inspect.isgenerator(outcome):
+        outcome = yield from outcome
+    return outcome
+
+
+def listed(names: Iterable[Hashable]) -> str:
+    """Name some columns or stages in a message."""
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:20] + ["..."] * (len(shown) > 20)) or "none"

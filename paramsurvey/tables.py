@@ -25,6 +25,7 @@ from paramsurvey.engine.columns import (
     cut,
     has_holes,
     pack,
+    part_of,
     psets_of,
     typed,
     unpack,
@@ -57,6 +58,10 @@ class Table:
     count: int
     index: pd.Index[Any] | None = None
     typed: pd.DataFrame | None = None
+
+    def __reduce__(self) -> tuple[type[Table], tuple[Any, ...]]:
+        columns = [part_of(column, 0, len(column)) for column in self.columns]  # lent memory cannot be pickled
+        return Table, (self.keys, columns, self.count, self.index, self.typed)
 
     def dicts(self) -> Iterator[Pset]:
         """Make a dict of each row, without its holes."""
@@ -167,7 +172,7 @@ def _column_or_holes(table: Table, key: Hashable) -> Column:
 
 def typed_column(column: Column) -> pd.Series[Any]:
     """Decide on the dtype of a column, from all its values (`paramsurvey.dtypes`); it shares no memory with it."""
-    if isinstance(column, array):
+    if isinstance(column, array | memoryview):
         return pd.Series(np.array(column))
     if isinstance(column, np.ndarray):
         return exact_array(column)
@@ -178,12 +183,14 @@ def typed_column(column: Column) -> pd.Series[Any]:
 
 
 def _sliced(column: Column, start: int, stop: int) -> Column:
-    return column if start == 0 and stop >= len(column) else column[start:stop]
+    return column if start == 0 and stop >= len(column) else part_of(column, start, stop)
 
 
 def _taken(column: Column, rows: np.ndarray[Any, Any]) -> Column:
     if isinstance(column, array):
         return array(column.typecode, np.frombuffer(column, dtype=np.dtype(column.typecode)).take(rows).tobytes())
+    if isinstance(column, memoryview):
+        return memoryview(np.asarray(column).take(rows))  # type: ignore[arg-type] # a buffer from Python 3.12 on
     if isinstance(column, np.ndarray):
         return column.take(rows)
     return [column[row] for row in rows.tolist()]
@@ -214,16 +221,15 @@ def _table_of_frame(frame: pd.DataFrame) -> Table:
     if not frame.columns.is_unique:
         twice = list(frame.columns[frame.columns.duplicated()].unique())
         raise PsetError(f"the psets have more than one column {', '.join(map(repr, twice))}: rename them")
-    columns = [_values_of(frame.iloc[:, position]) for position in range(frame.shape[1])]
-    return Table(tuple(frame.columns), columns, len(frame), frame.index, _own(frame))
+    own = _own(frame)
+    columns = [_values_of(own.iloc[:, position]) for position in range(own.shape[1])]
+    return Table(tuple(own.columns), columns, len(own), own.index, own)
 
 
 def _values_of(series: pd.Series[Any]) -> Column:
     """Return a frame's column as the Python values that a worker sees."""
     if series.dtype in (np.dtype(np.int64), np.dtype(np.float64)):
-        values = array("q" if series.dtype.kind == "i" else "d")
-        values.frombytes(series.to_numpy().tobytes())
-        return values
+        return memoryview(series.to_numpy())  # type: ignore[arg-type] # as above
     if hasattr(series.dtype, "numpy_dtype"):  # nullable: a number in it is no numpy scalar, which could overflow
         return pack([value.item() if isinstance(value, np.generic) else value for value in series])
     return pack(list(series))
@@ -265,7 +271,7 @@ def _column_of(part: Part, key: Hashable) -> Column:
 
 
 def _concatenated(columns: list[Column]) -> Column:
-    columns = [typed(column) if isinstance(column, list) else column for column in _lists_joined(columns)]
+    columns = [_comparable(column) for column in _lists_joined(columns)]
     kinds = {_kind(column) for column in columns}
     if len(kinds) == 1 and isinstance(columns[0], array):
         whole = array(columns[0].typecode)
@@ -278,6 +284,12 @@ def _concatenated(columns: list[Column]) -> Column:
     for column in columns:
         values += unpack(column)
     return values
+
+
+def _comparable(column: Column) -> Column:
+    if isinstance(column, memoryview):
+        return part_of(column, 0, len(column))
+    return typed(column) if isinstance(column, list) else column
 
 
 def _lists_joined(columns: list[Column]) -> Iterator[Column]:

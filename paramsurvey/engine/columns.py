@@ -29,7 +29,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import numpy as np
 
-Column: TypeAlias = "list[Any] | array[int] | array[float] | np.ndarray[Any, Any]"
+Column: TypeAlias = "list[Any] | array[int] | array[float] | np.ndarray[Any, Any] | memoryview"
+"""A `memoryview` is a typed array that somebody else owns, a user's frame: what travels is cut out of it."""
+
 Pset: TypeAlias = dict[Hashable, Any]
 Keys: TypeAlias = tuple[Hashable, ...]
 
@@ -88,7 +90,7 @@ def _pack_numpy(kind: type, values: list[Any]) -> Column:
 
 def unpack(column: Column) -> list[Any]:
     """Return the values of a column as a list of the objects that went in."""
-    if isinstance(column, array):
+    if isinstance(column, array | memoryview):
         return column.tolist()
     return column if isinstance(column, list) else list(column)
 
@@ -181,4 +183,10 @@ def cut(columns: Sequence[Column], start: int, stop: int) -> list[Column]:
     """Return the rows from `start` up to `stop` of every column."""
     if stop - start < SHORT:
         return [unpack(column[start:stop]) for column in columns]
-    return [column[start:stop] for column in columns]
+    return [part_of(column, start, stop) for column in columns]
+
+
+def part_of(column: Column, start: int, stop: int) -> Column:
+    """Return the rows from `start` up to `stop` of a column, in memory of their own."""
+    piece = column[start:stop]
+    return array("q" if piece.format == "l" else "d", piece.tobytes()) if isinstance(piece, memoryview) else piece

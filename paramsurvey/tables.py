@@ -26,6 +26,7 @@ from paramsurvey.engine.columns import (
     has_holes,
     pack,
     part_of,
+    pset_at,
     psets_of,
     typed,
     unpack,
@@ -73,7 +74,7 @@ class Table:
 
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
-        return next(psets_of(self.keys, cut(self.columns, row, row + 1), 1))
+        return pset_at(self.keys, self.columns, row)
 
     def take(self, rows: np.ndarray[Any, Any] | None) -> Table:
         """Return these rows; None for all of them."""

@@ -154,6 +154,12 @@ def psets_of(keys: Keys, columns: Sequence[Column], count: int) -> Iterator[Pset
     return map(_pset_maker(keys), *map(unpack, columns))
 
 
+def pset_at(keys: Keys, columns: Sequence[Column], row: int) -> Pset:
+    """Make the dict of one row."""
+    values = [column[row] for column in columns]
+    return {key: value for key, value in zip(keys, values, strict=True) if value is not HOLE}
+
+
 def has_holes(column: Column) -> bool:
     """Tell whether some row lacks this key. Types are looked at, so that no user's object is asked for equality."""
     return type(column) is list and Hole in set(map(type, column))

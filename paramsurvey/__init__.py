@@ -14,10 +14,11 @@ from paramsurvey.lazy import load
 from paramsurvey.version import __version__
 
 if TYPE_CHECKING:
-    from paramsurvey import errors, params, stats, testing, utils, workers
+    from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
+    from paramsurvey.pipeline import Pipeline
     from paramsurvey.progress import MapProgress
-    from paramsurvey.results import MapResults
+    from paramsurvey.results import MapResults, RunResults
     from paramsurvey.session import (
         Session,
         backend,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         finalize,
         init,
         map,
+        run,
         stream,
     )
 
@@ -34,6 +36,8 @@ __all__ = [
     "MapProgress",
     "MapResults",
     "ParamsurveyError",
+    "Pipeline",
+    "RunResults",
     "Session",
     "__version__",
     "backend",
@@ -44,6 +48,8 @@ __all__ = [
     "init",
     "map",
     "params",
+    "run",
+    "stages",
     "stats",
     "stream",
     "testing",
@@ -51,8 +57,15 @@ __all__ = [
     "workers",
 ]
 
-_MODULES = frozenset({"errors", "params", "stats", "testing", "utils", "workers"})
-_HOMES = {"Interrupted": "errors", "ParamsurveyError": "errors", "MapProgress": "progress", "MapResults": "results"}
+_MODULES = frozenset({"errors", "params", "stages", "stats", "testing", "utils", "workers"})
+_HOMES = {
+    "Interrupted": "errors",
+    "MapProgress": "progress",
+    "MapResults": "results",
+    "ParamsurveyError": "errors",
+    "Pipeline": "pipeline",
+    "RunResults": "results",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from paramsurvey.results import MapResults
+    from paramsurvey.results import MapResults, RunResults
 
 
 class ParamsurveyError(BaseException):
@@ -20,11 +20,11 @@ class ParamsurveyError(BaseException):
 
     Attributes
     ----------
-    results : MapResults or None
+    results : MapResults, RunResults or None
         What was finished, if a survey had begun when it was raised.
     """
 
-    results: MapResults | None = None
+    results: MapResults | RunResults | None = None
 
 
 class OptionError(ParamsurveyError, ValueError):
@@ -58,7 +58,7 @@ class SessionError(ParamsurveyError, RuntimeError):
 class SurveyError(ParamsurveyError, RuntimeError):
     """A survey ended early; what was finished is in `results`."""
 
-    def __init__(self, message: str, results: MapResults | None = None) -> None:
+    def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
         super().__init__(message)
         self.results = results
 
@@ -82,6 +82,6 @@ class MissingPsets(SurveyError):
 class Interrupted(ParamsurveyError, KeyboardInterrupt):
     """Ctrl-C ended a survey; what was finished is in `results`."""
 
-    def __init__(self, message: str, results: MapResults | None = None) -> None:
+    def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
         super().__init__(message)
         self.results = results

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +30,11 @@ class PsetSource(Protocol):
     """Where the rows of a survey come from."""
 
     @property
+    def keys(self) -> Keys:
+        """The columns that are known."""
+        ...
+
+    @property
     def count(self) -> int:
         """How many there are."""
         ...
@@ -40,6 +45,10 @@ class PsetSource(Protocol):
 
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
+        ...
+
+    def slice(self, start: int, stop: int) -> Table:
+        """Return some rows as a table, without their labels."""
         ...
 
     def prepare(self) -> bool:
@@ -67,6 +76,13 @@ def psets_of_user(psets: Any, limit: int | None) -> PsetSource:
     return WholeTable(table_of(psets, limit))
 
 
+@attrs.frozen
+class Drawn:
+    """Psets that are drawn from an iterator as they are wanted, and not kept."""
+
+    rows: Iterator[Any]
+
+
 def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
     """Return psets that the user has as dicts, as a list of plain ones; None if they come as a table.
 
@@ -75,7 +91,7 @@ def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
     PsetError
         They are neither, or one of them is no dict.
     """
-    if _is_table(psets):
+    if is_table(psets):
         return None
     if isinstance(psets, Mapping):
         raise PsetError(
@@ -106,7 +122,7 @@ def _some(keys: Iterable[Hashable]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _is_table(psets: Any) -> bool:
+def is_table(psets: Any) -> bool:
     """Whether these are a DataFrame or the results of a survey; asked without importing pandas."""
     frame_type = getattr(sys.modules.get("pandas"), "DataFrame", None)  # None while another thread imports it
     if frame_type is not None and isinstance(psets, frame_type):
@@ -136,6 +152,11 @@ class WholeTable:
     whole: Table
 
     @property
+    def keys(self) -> Keys:
+        """The columns."""
+        return self.whole.keys
+
+    @property
     def count(self) -> int:
         """How many rows there are."""
         return self.whole.count
@@ -147,6 +168,10 @@ class WholeTable:
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
         return self.whole.pset(row)
+
+    def slice(self, start: int, stop: int) -> Table:
+        """Return some rows as a table, without their labels."""
+        return self.whole.slice(start, stop)
 
     def prepare(self) -> bool:
         """There is nothing to do."""
@@ -178,6 +203,11 @@ class DictRows:
         self.prepare()
 
     @property
+    def keys(self) -> Keys:
+        """The columns, as far as the dicts were looked at."""
+        return self._keys
+
+    @property
     def count(self) -> int:
         """How many rows there are."""
         return len(self._dicts)
@@ -190,6 +220,12 @@ class DictRows:
     def pset(self, row: int) -> Pset:
         """Return a new dict of one row."""
         return dict(self._dicts[row])
+
+    def slice(self, start: int, stop: int) -> Table:
+        """Return some rows as a table."""
+        from paramsurvey.tables import Table  # as below
+
+        return Table(*self.rows(start, stop, 1)[:3])
 
     def prepare(self) -> bool:
         """Turn one more slab into columns; return whether there are others."""

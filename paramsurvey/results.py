@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import attrs
 import numpy as np
 import pandas as pd
 
 from paramsurvey.engine.dispatcher import Lost
-from paramsurvey.errors import MissingPsets
+from paramsurvey.engine.records import Failure
+from paramsurvey.errors import MissingPsets, StageError
 from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
-from paramsurvey.tables import Table, frame_of
+from paramsurvey.tables import Table, concatenated, frame_of
+
+if TYPE_CHECKING:
+    from paramsurvey.pipeline import Pipeline
 
 Pset: TypeAlias = dict[Hashable, Any]
 
@@ -77,19 +82,15 @@ class MapResults:
     @cached_property
     def missing(self) -> pd.DataFrame:
         """The psets without a result, and why."""
-        frame = self._missing_psets.frame()
-        failures = [lost.failure for lost in self._lost]
-        why = {
-            "_kind": [failure.kind for failure in failures],
-            "_exception": [failure.text for failure in failures],
-            "_traceback": [failure.traceback for failure in failures],
-        }
-        columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
-        columns += [pd.Series(np.array(values, dtype=object), dtype=object) for values in why.values()]
-        columns.append(pd.Series([lost.attempts for lost in self._lost], dtype=np.int64))
-        missing = frame_of((*frame.columns, *why, "_attempts"), columns, frame.index)
-        missing.columns.name = frame.columns.name if frame.columns.nlevels == 1 else None
-        return missing
+        return missing_frame(self._missing_psets, self._lost)
+
+    def with_upstream(self, above: list[Losses]) -> MapResults:
+        """Return the same results with what is missing because its ancestors are."""
+        inherited = [one for losses in above for one in losses.lost]
+        if not inherited:
+            return self
+        psets = concatenated([self._missing_psets, *(losses.psets for losses in above)])
+        return MapResults(self.table, psets, [*self._lost, *inherited], self.progress, self.stats, self.name)
 
     def missing_psets(self) -> pd.DataFrame | list[Pset]:
         """Return the missing psets as they were given, to run them again: a DataFrame if they came in one, else dicts.
@@ -160,6 +161,259 @@ class MapResults:
             kinds[lost.failure.kind] = kinds.get(lost.failure.kind, 0) + 1
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         return f"{len(self._lost)} missing ({listed}), the first: {first_line(self._lost[0].failure.text)}"
+
+
+@attrs.frozen(eq=False)
+class Losses:
+    """What will be missing below a stage: the rows that were lost there or above, each as it was where it was lost.
+
+    Parameters
+    ----------
+    psets : Table
+        The rows.
+    lost : list of Lost
+        Why, with the stage that lost them.
+    """
+
+    psets: Table
+    lost: list[Lost]
+
+    @classmethod
+    def of(cls, results: MapResults | None, above: Sequence[Losses]) -> Losses:
+        """Make them of what is missing in a stage, and of the losses above it."""
+        tables, lost = [each.psets for each in above], [one for each in above for one in each.lost]
+        if results is not None:
+            tables.append(results._missing_psets)
+            for one in results._lost:
+                why = f"its ancestor, row {one.row} of stage {results.name!r}, is missing: {one.failure.text}"
+                lost.append(Lost(one.row, Failure("upstream", why, one.failure.traceback), 0))
+        return cls(concatenated(tables), lost)
+
+
+@attrs.frozen(eq=False)
+class Origins:
+    """Where the rows of a stage come from.
+
+    Parameters
+    ----------
+    table : Table or None
+        The rows, if they were kept.
+    numbers : array of int64 or None
+        The number of each, in the order in which they came.
+    parents : tuple
+        For each stage above, the number there of the parent of every row; None if it is the same number.
+    after : tuple of str
+        The stages above.
+    """
+
+    table: Table | None
+    numbers: Any
+    parents: tuple[Any, ...]
+    after: tuple[str, ...]
+
+
+class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
+    """What came of a run: a mapping from the names of its stages to their results.
+
+    Those of a map stage are `MapResults`, those of any other a DataFrame. Stages whose rows were not kept (``keep=``)
+    are not in it, but for the map stages, whose counts and missing psets are there.
+
+    Attributes
+    ----------
+    results : DataFrame
+        The rows of the last stage.
+    missing : DataFrame
+        The psets without a result in all stages; ``_stage`` says where each was lost.
+    progress : MapProgress
+        The counts of all stages together.
+    stats : dict
+        The times by map stage.
+
+    Examples
+    --------
+    >>> from paramsurvey import Pipeline
+    >>> pipeline = Pipeline("halves").map(lambda pset, system, user: {"half": pset["n"] / 2}, name="half").best("half")
+    >>> run = pipeline.run([{"n": 1}, {"n": "x"}, {"n": 3}], allow_missing=True, verbose=0)
+    >>> run.results
+       n  half
+    0  3   1.5
+    >>> run.missing[["_stage", "n", "_kind"]]
+      _stage  n   _kind
+    0   half  x  raised
+    >>> run.lineage(0)
+    {'psets': [{'n': 3}]}
+    """
+
+    def __init__(self, pipeline: Pipeline, found: dict[str, MapResults | Table], origins: dict[str, Origins]) -> None:
+        self.pipeline = pipeline
+        self._found = found
+        self._origins = origins
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def __getitem__(self, name: str) -> MapResults | pd.DataFrame:
+        if name not in self._found:
+            raise KeyError(self._why_not(name))
+        found = self._found[name]
+        if isinstance(found, MapResults):
+            return found
+        if name not in self._frames:
+            self._frames[name] = found.frame()
+        return self._frames[name]
+
+    def _why_not(self, name: str) -> str:
+        if name in self.pipeline:
+            return f"the rows of stage {name!r} were not kept: run with keep='all'"
+        return f"there is no stage {name!r}; there are: {', '.join(map(repr, self._found))}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def _sink(self) -> str:
+        sinks = self.pipeline.sinks
+        if len(sinks) != 1:
+            raise StageError(
+                f"the pipeline {self.pipeline.name!r} ends in {len(sinks)} stages: ask for the results of one by name, "
+                f"of {', '.join(map(repr, sinks))}"
+            )
+        return sinks[0]
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """The rows of the last stage; raises `StageError` if there are several."""
+        found = self[self._sink()]
+        return found.results if isinstance(found, MapResults) else found
+
+    @cached_property
+    def _surveys(self) -> dict[str, MapResults]:
+        return {name: found for name, found in self._found.items() if isinstance(found, MapResults)}
+
+    @cached_property
+    def missing(self) -> pd.DataFrame:
+        """The psets without a result in all stages, each where it was lost."""
+        tables, lost, stages = [], [], []
+        for name, found in self._surveys.items():
+            own = [place for place, one in enumerate(found._lost) if one.failure.kind != "upstream"]
+            tables.append(found._missing_psets.take(np.array(own, np.int64)))
+            lost += [found._lost[place] for place in own]
+            stages += [name] * len(own)
+        frame = missing_frame(concatenated(tables), lost)
+        frame.insert(0, "_stage", pd.Series(stages, dtype=object, index=frame.index))
+        return frame
+
+    @property
+    def progress(self) -> MapProgress:
+        """The counts of all stages together."""
+        each = [found.progress for found in self._surveys.values()]
+        return MapProgress(
+            total=sum(one.total for one in each),
+            active=sum(one.active for one in each),
+            finished=sum(one.finished for one in each),
+            failures=sum(one.failures for one in each),
+            exceptions=sum(one.exceptions for one in each),
+        )
+
+    @property
+    def stats(self) -> dict[str, PerfStats]:
+        """The times by map stage."""
+        return {name: found.stats for name, found in self._surveys.items()}
+
+    def raise_if_missing(self) -> None:
+        """Raise `MissingPsets`, which says what is missing and carries these results, if any pset has no result."""
+        if len(self.missing):
+            first = self.missing.iloc[0]
+            text = f"{len(self.missing)} missing, the first in stage {first['_stage']!r}"
+            raise MissingPsets(f"{self.pipeline.name}: {text}: {first_line(first['_exception'])}", self)
+
+    def lineage(self, row: int, stage: str | None = None) -> dict[str, list[Pset]]:
+        """Tell from which rows of the sources a row comes.
+
+        Parameters
+        ----------
+        row : int
+            Its place in the results of the stage: 0 is the first.
+        stage : str, optional
+            The stage; by default the last.
+
+        Returns
+        -------
+        dict
+            Psets by the name of the source; sources of which none is known are left out, as behind a stage that does
+            not tell where its rows come from (`stages.tables.Apply`).
+
+        Raises
+        ------
+        StageError
+            The rows of the stage were not kept, or there is no such row.
+        """
+        name = self._sink() if stage is None else stage
+        origins = self._origins.get(name)
+        if origins is None or origins.table is None:
+            raise StageError(f"lineage(): {self._why_not(name)}")
+        if not 0 <= row < origins.table.count:
+            raise StageError(f"lineage(): stage {name!r} has {origins.table.count} rows, and none at {row}")
+        found: dict[str, dict[int, None]] = {}
+        pending = [(name, int(origins.numbers[row]))]
+        seen = set(pending)
+        while pending:
+            name, number = pending.pop()
+            here = self._origins[name]
+            if self.pipeline.steps[name].kind == "source":
+                found.setdefault(name, {})[number] = None
+            for above, parents in zip(here.after, here.parents, strict=False):
+                parent = self._parent(above, parents, number, is_table=self.pipeline.steps[name].kind == "table")
+                if parent >= 0 and (above, parent) not in seen:
+                    seen.add((above, parent))
+                    pending.append((above, parent))
+        tables = {source: self._origins[source].table for source in found}
+        return {
+            source: [table.pset(number) for number in sorted(found[source])]
+            for source, table in tables.items()
+            if table is not None
+        }
+
+    def _parent(self, above: str, parents: Any, number: int, *, is_table: bool) -> int:
+        if parents is None:
+            return number
+        parent = int(parents[number])
+        if is_table and parent >= 0:  # a whole-table stage tells places in the tables that it was given
+            return int(self._origins[above].numbers[parent])
+        return parent
+
+    def __repr__(self) -> str:
+        lines = [f"<RunResults of {self.pipeline.name!r}"]
+        for name, found in self._found.items():
+            what = repr(found)[len("<MapResults ") : -1] if isinstance(found, MapResults) else f"{found.count} rows"
+            lines.append(f"  {what}" if isinstance(found, MapResults) else f"  {name}: {what}")
+        return "\n".join(lines) + ">"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(f"<p>{escape(repr(found)[1:-1])}</p>" for found in self._surveys.values())
+        sinks = self.pipeline.sinks
+        last = self[sinks[0]] if len(sinks) == 1 and sinks[0] in self else None
+        shown = last.head(10) if isinstance(last, pd.DataFrame) else None
+        return f"<b>{escape(self.pipeline.name)}</b>{rows}{shown._repr_html_() if shown is not None else ''}"  # type: ignore[operator]
+
+
+def missing_frame(psets: Table, lost: Sequence[Lost]) -> pd.DataFrame:
+    """Put psets that have no result beside the reasons."""
+    frame = psets.frame()
+    failures = [one.failure for one in lost]
+    why = {
+        "_kind": [failure.kind for failure in failures],
+        "_exception": [failure.text for failure in failures],
+        "_traceback": [failure.traceback for failure in failures],
+    }
+    columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
+    columns += [pd.Series(np.array(values, dtype=object), dtype=object) for values in why.values()]
+    columns.append(pd.Series([one.attempts for one in lost], dtype=np.int64))
+    missing = frame_of((*frame.columns, *why, "_attempts"), columns, frame.index)
+    missing.columns.name = frame.columns.name if frame.columns.nlevels == 1 else None
+    return missing
 
 
 def first_line(text: str, width: int = 120) -> str:

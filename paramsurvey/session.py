@@ -10,14 +10,14 @@ import atexit
 import inspect
 import os
 import threading
-from collections.abc import Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend, what_it_lacks
-from paramsurvey.errors import BackendError, OptionError, SessionError
+from paramsurvey.errors import BackendError, OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
@@ -25,8 +25,10 @@ from paramsurvey.options import Options, check, resolve, unknown_variables
 if TYPE_CHECKING:
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
+    from paramsurvey.pipeline import Pipeline
     from paramsurvey.progress import MapProgress
-    from paramsurvey.results import MapResults
+    from paramsurvey.results import MapResults, RunResults
+    from paramsurvey.run import Run
     from paramsurvey.survey import Survey
 
 
@@ -54,7 +56,7 @@ class Session:
         self._running = 0
         self._closed = False
         self._backends: dict[str, Backend] = {}
-        self._streams: WeakSet[Stream] = WeakSet()
+        self._streams: WeakSet[_Rows] = WeakSet()
         self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0)
         self._backend_for(self._options)
         for text in unknown_variables(os.environ):
@@ -84,7 +86,30 @@ class Session:
     def map(self, worker: Worker, psets: Any, **options: Any) -> MapResults:
         """Call a worker for every pset; see `paramsurvey.map`."""
         with self._counted():
-            return self._survey(worker, psets, options, "map").run()
+            return cast("MapResults", self._survey(worker, psets, options, "map").run())
+
+    def run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
+        """Run a pipeline; see `paramsurvey.run`."""
+        with self._counted():
+            return cast("RunResults", self._pipeline_run(pipeline, psets, given, "run").run())
+
+    def stream_run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunStream:
+        """Run a pipeline and yield the rows of its last stage, dicts, as they come.
+
+        Parameters
+        ----------
+        pipeline, psets, **given
+            As for `paramsurvey.run`, but that by default nothing is kept (``keep="none"``). Psets in an iterator are
+            drawn from it as they are wanted.
+
+        Raises
+        ------
+        StageError
+            The pipeline ends in several stages.
+        """
+        stream = RunStream(self, self._pipeline_run(pipeline, psets, {"keep": "none", **given}, "stream"))
+        self._streams.add(stream)
+        return stream
 
     def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
         """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
@@ -131,23 +156,66 @@ class Session:
             backend.close()
         self._log.close()
 
-    def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Survey:
-        options = resolve(init=self._given, call=given, environ=os.environ, where=where)
+    def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
+        """Make a run of one stage."""
+        options = self._resolved(given, {}, where)
+        from paramsurvey.pipeline import SOURCE, Pipeline
+        from paramsurvey.psets import psets_of_user
+        from paramsurvey.stages.map import Map
+
+        pipeline = Pipeline().add(Map(worker, name=options.name))
+        source = psets_of_user(psets, options.limit)
+        return self._run(pipeline, {SOURCE: source}, options, lambda _: options, only=pipeline.sinks[0])
+
+    def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
+        from paramsurvey.pipeline import Pipeline
+        from paramsurvey.run import sources_of_user
+
+        if not isinstance(pipeline, Pipeline):
+            raise StageError(f"{where}() runs a Pipeline, not {pipeline!r}; for one function there is map()")
+        if not len(pipeline):
+            raise StageError(f"{where}(): the pipeline {pipeline.name!r} has no stage: add one with .map() or .add()")
+        by_name = {name: given.pop(name) for name in pipeline.sources if name in given}
+        keep, allow_missing = given.pop("keep", "all"), given.pop("allow_missing", False)
+        if keep not in ("all", "sinks", "none"):
+            raise OptionError(f"{where}(keep={keep!r}): keep must be 'all', 'sinks' or 'none'")
+        options = self._resolved(given, {}, where)
+        if options.name is not None:
+            raise OptionError(f"{where}() has no option 'name': a pipeline has its own, and so has each of its stages")
+        sources = sources_of_user(pipeline, psets, by_name, options.limit, drawn=keep == "none", where=where)
+        return self._run(
+            pipeline,
+            sources,
+            options,
+            lambda own: self._resolved(given, own, where),
+            keep=keep,
+            allow_missing=allow_missing,
+        )
+
+    def _resolved(self, given: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Options:
+        """Decide about options: those of a call, and those that a stage has of its own."""
         for name in ("pslogger_prefix", "pslogger_fd"):
             if given.get(name) is not None:
                 raise OptionError(
                     f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
                 )
-        backend = self._backend_for(options)
-        from paramsurvey.psets import psets_of_user
-        from paramsurvey.stages.map import Map
-        from paramsurvey.survey import Survey
+        return resolve(init=self._given, call={**given, **own}, environ=os.environ, where=where)
 
-        stage = Map(worker, options)
+    def _run(
+        self,
+        pipeline: Pipeline,
+        sources: Mapping[str, Any],
+        options: Options,
+        options_of: Callable[[Mapping[str, Any]], Options],
+        **more: Any,
+    ) -> Run:
+        from paramsurvey.run import Run
+
+        backend = self._backend_for(options)
         slots = slots_of(options, backend)
         self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
-        return Survey(stage, psets_of_user(psets, options.limit), backend, slots, (self._log, terminal))
+        return Run(pipeline, sources, backend, slots, options_of, observers=(self._log, terminal), **more)
 
     def _backend_for(self, options: Options) -> Backend:
         if not isinstance(options.backend, str):
@@ -175,26 +243,26 @@ class Session:
             raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
 
 
-class Stream:
-    """The finished rows of a running survey, as dicts; see `paramsurvey.stream`.
+class _Rows:
+    """An iterator over the rows of something that runs; leaving the loop, or closing it, ends what is still running."""
 
-    Leaving a loop over it, or closing it, ends what is still running.
-
-    Attributes
-    ----------
-    progress : MapProgress
-        How far the survey has come.
-    """
-
-    def __init__(self, session: Session, survey: Survey) -> None:
-        self._survey = survey
-        self._taken = self._run(session)
-        self._rows: Iterator[tuple[dict[Hashable, Any], dict[Hashable, Any]]] = iter(())
+    def __init__(self, session: Session, run: Run) -> None:
+        self._running = run
+        self._taken = self._taken_in(session)
+        self._rows: Iterator[dict[Hashable, Any]] = iter(())
         self._was_cut_off = False
 
-    def _run(self, session: Session) -> Generator[Taken, None, None]:
+    def _taken_in(self, session: Session) -> Generator[Iterator[dict[Hashable, Any]], None, None]:
         with session._counted():
-            yield from self._survey.taken()
+            for survey, taken in self._running.taken():
+                yield self._rows_of(survey, taken)
+        yield self._last_rows()
+
+    def _rows_of(self, survey: Survey, taken: Taken) -> Iterator[dict[Hashable, Any]]:
+        raise NotImplementedError
+
+    def _last_rows(self) -> Iterator[dict[Hashable, Any]]:
+        return iter(())
 
     def __iter__(self) -> Iterator[dict[Hashable, Any]]:
         return self
@@ -206,13 +274,11 @@ class Stream:
                 "were finished, which are in its results"
             )
         while (row := next(self._rows, None)) is None:
-            with self._survey.interruptible():
-                taken = next(self._taken)
-            self._rows = self._survey.rows_of(taken)
-        pset, answer = row
-        return pset | answer
+            with self._running.interruptible():
+                self._rows = next(self._taken)
+        return row
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -222,13 +288,8 @@ class Stream:
 
     @property
     def progress(self) -> MapProgress:
-        """How far the survey has come."""
-        return self._survey.progress
-
-    @property
-    def results(self) -> MapResults:
-        """What is finished and what is missing, as `paramsurvey.map` would return it at this point."""
-        return self._survey.results()
+        """How far it has come, all stages together."""
+        return self._running.progress
 
     def close(self) -> None:
         """End what is still running."""
@@ -242,6 +303,58 @@ class Stream:
             self.close()
         except ValueError:  # another thread is waiting for the next row; it will hear of the end from the backend
             pass
+
+
+class Stream(_Rows):
+    """The finished rows of a running survey, as dicts; see `paramsurvey.stream`.
+
+    Leaving a loop over it, or closing it, ends what is still running.
+
+    Attributes
+    ----------
+    progress : MapProgress
+        How far the survey has come.
+    results : MapResults
+        What is finished and what is missing.
+    """
+
+    def _rows_of(self, survey: Survey, taken: Taken) -> Iterator[dict[Hashable, Any]]:
+        return (pset | answer for pset, answer in survey.rows_of(taken))
+
+    @property
+    def results(self) -> MapResults:
+        """What is finished and what is missing, as `paramsurvey.map` would return it at this point."""
+        return cast("MapResults", self._running.results())
+
+
+class RunStream(_Rows):
+    """The rows of the last stage of a running pipeline, as dicts; see `Session.stream_run`.
+
+    Leaving a loop over it, or closing it, ends what is still running.
+
+    Attributes
+    ----------
+    progress : MapProgress
+        How far it has come, all stages together.
+    results : RunResults
+        What is finished and what is missing.
+    """
+
+    def __init__(self, session: Session, run: Run) -> None:
+        super().__init__(session, run)
+        self._sink = run.drain()
+
+    def _rows_of(self, survey: Survey, taken: Taken) -> Iterator[dict[Hashable, Any]]:  # noqa: ARG002
+        return self._last_rows()
+
+    def _last_rows(self) -> Iterator[dict[Hashable, Any]]:
+        while (piece := self._sink.next()) is not None:
+            yield from piece.table.dicts()
+
+    @property
+    def results(self) -> RunResults:
+        """What is finished and what is missing, as `paramsurvey.run` would return it at this point."""
+        return cast("RunResults", self._running.results())
 
 
 def open_backend(name: str, options: Options) -> Backend:
@@ -485,6 +598,55 @@ def stream(worker: Worker, psets: Any, **options: Any) -> Stream:
     {'a': 1, 'b': -1}
     """
     return default_session().stream(worker, psets, **options)
+
+
+def run(pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
+    """Run a pipeline and return what came of each of its stages.
+
+    Rows go from stage to stage as they are finished; only a stage that needs its whole table waits for it.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The stages.
+    psets : list or iterator of dicts, DataFrame, or MapResults, optional
+        The table it begins with, if it has one source; the tables of several are given by name, as keywords.
+    keep : {"all", "sinks", "none"}, default "all"
+        Whether the rows of every stage are kept for the results, those of the last stages only, or none.
+    allow_missing : bool, default False
+        Whether every whole-table stage works on what there is if rows are missing above it. By default it refuses.
+    **given
+        Sources by name; and options of `paramsurvey.map`, for every map stage that has none of its own.
+
+    Returns
+    -------
+    RunResults
+        A mapping of the names of the stages to their results.
+
+    Raises
+    ------
+    StageError
+        A column that a stage needs is not there, or one that it makes is; before anything is computed.
+    StageFailed
+        A stage has raised, or needs its whole table and rows are missing; its ``results`` have what was finished.
+    PsetError, WorkerError, OptionError, Interrupted, SurveyStopped, WorkerStartError
+        As for `paramsurvey.map`.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> from paramsurvey import Pipeline
+    >>> def shift(pset, system_kwargs, user_kwargs):
+    ...     return {"x": pset["n"] + pset["by"]}
+    >>> pipeline = Pipeline("shifts").product({"by": [10, 20]}).map(shift)
+    >>> paramsurvey.run(pipeline, [{"n": 1}, {"n": 2}], verbose=0).results
+       n  by   x
+    0  1  10  11
+    1  1  20  21
+    2  2  10  12
+    3  2  20  22
+    """
+    return default_session().run(pipeline, psets, **given)
 
 
 def backend() -> str:

@@ -1,7 +1,7 @@
-"""A survey being run: one stage over one table on one backend, watched by observers.
+"""A survey being run: one worker over one table, that is a map stage of a run, watched by observers.
 
-`Survey` owns what changes while it runs: the dispatcher, the answers, the counts. It is driven by whoever wants its
-rows, in that thread: `Survey.run` for `map()`, `Survey.taken` for `stream()`.
+`Survey` owns what changes while it runs: the dispatcher, the answers, the counts. It is told by the `Run` that it
+belongs to, in the thread that drives the loop, what has come back.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import os
 import time
 import traceback
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,23 +18,13 @@ import attrs
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
-from paramsurvey.engine.loop import InterruptReceived, Loop
-from paramsurvey.engine.records import ChunkRows, Failure, Part, TaskOptions, is_ctrl_c
+from paramsurvey.engine.loop import Lane
+from paramsurvey.engine.records import Failure, Part, TaskOptions, is_ctrl_c
 from paramsurvey.engine.worker import safe_repr
-from paramsurvey.errors import (
-    BackendError,
-    Interrupted,
-    OptionError,
-    ParamsurveyError,
-    SurveyStopped,
-    WorkerError,
-    WorkerStartError,
-)
-from paramsurvey.interrupts import ctrl_c_calls
-from paramsurvey.lazy import load
+from paramsurvey.errors import BackendError, OptionError, WorkerError
+from paramsurvey.flow import Arrivals, Direct, Feed, Node, Settled, in_order, piece_of
 from paramsurvey.observers.events import (
     Event,
-    Observer,
     OutFuncFailed,
     Progressed,
     RowLost,
@@ -44,15 +33,16 @@ from paramsurvey.observers.events import (
     SurveyEnded,
     SurveyStarted,
 )
-from paramsurvey.options import describe
+from paramsurvey.options import Options, describe
 from paramsurvey.progress import MapProgress
+from paramsurvey.psets import WholeTable
 from paramsurvey.stats import PerfStats
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
-    from paramsurvey.psets import PsetSource
     from paramsurvey.results import MapResults
     from paramsurvey.stages.map import Map
+    from paramsurvey.tables import Table
 
 PROGRESS_SECONDS = 0.1
 MOST_UNCOUNTED = 10_000
@@ -60,182 +50,174 @@ CANCELLED = Failure("cancelled", "it was not computed, because the survey ended 
 
 
 @attrs.define(eq=False)
-class Survey:
+class Survey(Node):
     """One worker over one table, while it runs.
 
     Parameters
     ----------
+    name : str
+        What it is called.
     stage : Map
         What to call.
-    psets : PsetSource
-        The psets.
+    options : Options
+        How.
     backend : Backend
         Who calls it.
     slots : int
         How many chunks may run at once.
-    observers : sequence of Observer
-        Who is told.
+    tell : callable
+        Takes an event for the observers.
+    rank : int
+        Which surveys go first: those with a lower one.
     """
 
     stage: Map
-    psets: PsetSource
+    options: Options
     backend: Backend
     slots: int
-    observers: Sequence[Observer] = ()
-    progress: MapProgress = attrs.field(init=False)
+    tell: Callable[[Event], None]
+    rank: int = 0
+    arrivals: Arrivals | None = attrs.field(default=None, init=False)  # its feed to be, if not a whole table
+    feed: Feed | None = attrs.field(default=None, init=False)
+    lane: Lane | None = attrs.field(default=None, init=False)
+    progress: MapProgress = attrs.field(factory=MapProgress, init=False)
     stats: PerfStats = attrs.field(factory=PerfStats, init=False)
+    lost: list[Lost] = attrs.field(factory=list, init=False)
+    stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the run
     _dispatcher: Dispatcher = attrs.field(init=False)
+    _handle: Published | None = attrs.field(default=None, init=False)
     _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row at which each begins
-    _lost: list[Lost] = attrs.field(factory=list, init=False)
-    _loop: Loop | None = attrs.field(default=None, init=False)
-    _began: float = attrs.field(factory=time.monotonic, init=False)
-    _tell_at: float = attrs.field(init=False)
-    _stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the survey
-    _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
+    _began: float = attrs.field(default=0.0, init=False)
+    _has_ended: bool = attrs.field(default=False, init=False)
+    _tell_at: float = attrs.field(default=0.0, init=False)
     _seconds: array[float] = attrs.field(factory=lambda: array("d"), init=False)  # measured, and not yet in `stats`:
     _counts: array[int] = attrs.field(factory=lambda: array("q"), init=False)  # one addition costs 80 us
 
     def __attrs_post_init__(self) -> None:
-        options = self.stage.options
+        options = self.options
         if options.timeout is not None and not self.backend.can_kill:
             raise OptionError(
                 f"timeout={options.timeout:g}: the backend {self.backend.name!r} cannot end a running worker; leave "
                 "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
             )
         chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
-        self._dispatcher = Dispatcher(self.psets.count, chunker, retries=options.retries)
-        self.progress = MapProgress(total=self.psets.count)
-        self._tell_at = self._began + self._pause()
+        self._dispatcher = Dispatcher(0, chunker, retries=options.retries)
 
-    def run(self) -> MapResults:
-        """Run to the end and return what came of it."""
-        with self.interruptible():
-            for _ in self.taken():
-                pass
-        return self.results()
+    # Its life, as told by the run
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """While the rows are waited for, have Ctrl-C end the survey and not strike in the middle of something."""
-        with ctrl_c_calls(self._interrupt, _OUT_FUNC) as sheltered:
-            self._sheltered = sheltered
-            try:
-                yield
-            finally:
-                self._sheltered = False
-
-    def _interrupt(self) -> None:
-        if self._loop is not None:
-            self._loop.interrupt()
-
-    def taken(self) -> Iterator[Taken]:
-        """Yield the rows that have come back, as they come; their answers are kept unless the user wanted otherwise.
+    def publish(self) -> None:
+        """Serialise the worker and its constants, and bring them to where they can be loaded.
 
         Raises
         ------
-        Interrupted, SurveyStopped, WorkerStartError
-            With what was finished until then in `results`.
+        WorkerError
+            They cannot be pickled.
         """
-        self._tell(self._started())
-        reason = "left"
+        chdir = self.options.chdir
+        work = self.stage.work(self.name, self.options, _current_folder() if chdir is None else os.path.abspath(chdir))
         try:
-            with _Publication(self.backend, self.stage) as handle:
-                yield from self._drive(handle)
-            limit = self.stage.options.limit
-            reason = "" if limit is None else f"limit={limit}: any psets beyond that were left out"
+            self._handle = self.backend.publish(work)
+        except BackendError:
+            raise
         except Exception as exc:
-            reason = f"{type(exc).__name__}: {exc}"
-            if isinstance(exc, ParamsurveyError) and exc.results is None:  # the backend has broken, for instance
-                exc.results = self.results()
-            raise
-        except KeyboardInterrupt:
-            reason = "interrupted"
-            raise
-        finally:
-            self._count()
-            seconds = time.monotonic() - self._began
-            self._tell(SurveyEnded(self.stage.name, self.progress, self.stats, seconds, reason))
+            raise WorkerError(
+                f"{self.name}: the worker or its user_kwargs cannot be pickled for the backend "
+                f"{self.backend.name!r}: {exc}"
+            ) from exc
 
-    def _drive(self, handle: Published) -> Iterator[Taken]:
-        options = self.stage.options
+    def begin(self, feed: Feed) -> Lane:
+        """Begin with the rows of a feed; return the lane in which they are computed."""
+        self.feed = feed
+        self._dispatcher.open = isinstance(feed, Arrivals)
+        self._dispatcher.extend(feed.count)
+        self.progress.total = feed.count
+        self._began = time.monotonic()
+        self._tell_at = self._began + self._pause()
+        options = self.options
         task = TaskOptions(
             timeout=options.timeout,
             max_tasks=options.max_tasks_per_child,
             backend_options=getattr(options, self.backend.name, {}),
         )
-        self._loop = Loop(
-            self.backend,
-            self._dispatcher,
-            handle,
-            self,
-            task,
-            self.slots,
-            lambda: self._sheltered,
-        )
-        news = self._loop.run()
-        try:
-            for item in news:
-                if isinstance(item, Taken):
-                    self._note_rows(item)
-                    yield item
-                elif isinstance(item, Lost):
-                    self._note_lost(item)
-                self._tell_progress()
-        except (InterruptReceived, KeyboardInterrupt) as exc:
-            news.close()
-            if self._stop is not None:
-                raise self._stopped(self._stop) from None
-            raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
-        finally:
-            news.close()
-        if self._stop is not None:  # it was the last one
-            raise self._stopped(self._stop)
-        if self._dispatcher.cannot_start:
-            raise WorkerStartError(self._why_no_start(), self.results())
+        assert self._handle is not None
+        self.lane = Lane(self._dispatcher, self._handle, feed, task, self.rank)
+        self.tell(SurveyStarted(self.name, feed.count, self.backend.name, self.slots, describe(options)))
+        return self.lane
 
-    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
-        """Return some psets as a chunk carries them."""
-        return self.psets.rows(start, stop, attempt)
+    def end(self, reason: str) -> None:
+        """Nothing more will come of it; why, if not because all is done."""
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+        self.is_over = True
+        if self.feed is not None and not self._has_ended:
+            self._has_ended = True
+            self.count()
+            if not reason and self.options.limit is not None and isinstance(self.feed, Direct):
+                reason = f"limit={self.options.limit}: any psets beyond that were left out"
+            seconds = time.monotonic() - self._began
+            self.tell(SurveyEnded(self.name, self.progress, self.stats, seconds, reason))
 
-    def prepare(self) -> bool:
-        """Do what can be done ahead while the workers are busy; return whether there is more to do.
+    @property
+    def seconds(self) -> float:
+        """How long ago it began; 0 if it has not."""
+        return time.monotonic() - self._began if self._began else 0.0
 
-        The first time in a process that is importing pandas, which takes as long as starting the first workers does.
-        (Not in a thread: an interrupt while two threads import one module can leave its lock taken.)
-        """
-        load("paramsurvey.results")
-        return self.psets.prepare()
+    @property
+    def unfinished(self) -> int:
+        """How many rows are yet to be answered, as far as is known."""
+        return self._dispatcher.total - self._dispatcher.finished - self._dispatcher.failures
 
-    def _tell_progress(self) -> None:
-        now = time.monotonic()
-        if now >= self._tell_at:
-            self._tell_at = now + self._pause()
-            self._count()
-            self._tell(Progressed(self.stage.name, self.progress, self.stats))
+    @property
+    def start_error(self) -> str:
+        """Why its worker cannot be started."""
+        return self._dispatcher.start_error
 
-    def _pause(self) -> float:
-        """Return the seconds between two times that observers are told of progress."""
-        options = self.stage.options
-        if options.verbose >= 3:
-            return 0.0
-        return PROGRESS_SECONDS if options.progress_dt is None else min(options.progress_dt, PROGRESS_SECONDS)
+    def _release(self, feed: Arrivals, taken: Taken) -> None:
+        part, offset = taken.part, taken.start - taken.part.first
+        again = {offset + row for row, _ in part.failures} - {lost.row for lost in taken.lost}
+        first = taken.start
+        for row in sorted(again):  # they will be asked for once more
+            if row > first:
+                feed.release(first, row - first)
+            first = row + 1
+        if taken.start + part.count > first:
+            feed.release(first, taken.start + part.count - first)
+
+    def note(self, item: Taken | Lost) -> None:
+        """Take note of what has come back, send finished rows on, and let go of what is no longer needed."""
+        feed = self.feed
+        assert feed is not None
+        if isinstance(item, Lost):
+            self._note_lost(item)
+            feed.release(item.row, 1)
+            return
+        if self.outputs and item.part.count > len(item.part.failures):
+            self.put(piece_of(feed, item))
+        self._note_rows(item)
+        if isinstance(feed, Arrivals):
+            self._release(feed, item)
+
+    def keep(self, taken: Taken) -> None:
+        """Keep the answers of rows."""
+        if self.options.keep_results and self.holds:
+            self._parts.append((taken.start, bare(taken.part)))
 
     def _note_rows(self, taken: Taken) -> None:
-        part, options = taken.part, self.stage.options
-        if options.keep_results:
-            self._parts.append((taken.start, bare(part)))
+        part, options = taken.part, self.options
+        self.keep(taken)
         self._seconds.extend(part.seconds)
         self._counts.extend(part.counts)
         if len(self._seconds) >= MOST_UNCOUNTED:
-            self._count()
+            self.count()
         if part.raw_stats:
             self._note_stats(part.raw_stats)
         if options.verbose >= 3:
-            self._tell(RowsFinished(self.stage.name, taken.start, taken.start + part.count))
+            self.tell(RowsFinished(self.name, taken.start, taken.start + part.count))
         for lost in taken.lost:
             self._note_lost(lost)
         if options.out_func is not None:
-            self._count()
+            self.count()
             for pset, answer in self.rows_of(taken):
                 self._call_out_func({"pset": pset, "result": answer})
 
@@ -243,35 +225,51 @@ class Survey:
         try:
             self.stats.combine_stats(raw_stats)
         except OptionError as exc:  # the worker put something else there; its answers are none the worse for it
-            self._tell(StatsRefused(self.stage.name, str(exc)))
+            self.tell(StatsRefused(self.name, str(exc)))
 
     def _note_lost(self, lost: Lost) -> None:
-        self._lost.append(lost)
+        assert self.feed is not None
+        self.lost.append(lost)
         failure = lost.failure
         self.progress.exceptions += failure.kind == "raised"
-        pset = self.psets.pset(lost.row)
-        self._tell(RowLost(self.stage.name, lost.row, pset, failure, lost.attempts))
-        if self.stage.options.out_func is not None:
+        self.feed.note_lost(lost.row)
+        pset = self.feed.pset(lost.row)
+        self.tell(RowLost(self.name, lost.row, pset, failure, lost.attempts))
+        if self.options.out_func is not None:
             self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
-        if self.stage.options.on_failure == "stop" and self._stop is None:
-            self._stop = lost
-            self._interrupt()
+        if self.options.on_failure == "stop" and self.stop is None:
+            self.stop = lost
+
+    def tell_progress(self) -> None:
+        """Tell the observers how far it has come, if it is time."""
+        now = time.monotonic()
+        if now >= self._tell_at:
+            self._tell_at = now + self._pause()
+            self.count()
+            self.tell(Progressed(self.name, self.progress, self.stats))
+
+    def _pause(self) -> float:
+        """Return the seconds between two times that observers are told of progress."""
+        if self.options.verbose >= 3:
+            return 0.0
+        return PROGRESS_SECONDS if self.options.progress_dt is None else min(self.options.progress_dt, PROGRESS_SECONDS)
 
     def rows_of(self, taken: Taken) -> Iterator[tuple[Pset, Pset]]:
         """Make the psets and the answers of rows that have come back."""
+        assert self.feed is not None
         part = taken.part
         failed = {row for row, _ in part.failures}
         rows = [row for row in range(part.first, part.first + part.count) if row not in failed]
         offset = taken.start - part.first
         answers = psets_of(part.keys, part.columns, len(rows))
         for row, answer in zip(rows, answers, strict=True):
-            yield self.psets.pset(offset + row), answer
+            yield self.feed.pset(offset + row), answer
 
     def _call_out_func(self, user_ret: dict[str, Any]) -> None:
-        options = self.stage.options
+        options = self.options
         assert options.out_func is not None
         system_kwargs = {
-            "name": self.stage.name,
+            "name": self.name,
             "verbose": options.verbose,
             "vstats": options.vstats,
             "limit": options.limit,
@@ -285,68 +283,73 @@ class Survey:
             # the loop has been told already, and brings in what is finished
         except Exception as exc:  # noqa: BLE001 - the survey outlives what its user's function raises
             self.progress.exceptions += 1
-            self._tell(OutFuncFailed(self.stage.name, safe_repr(exc), traceback.format_exc()))
+            self.tell(OutFuncFailed(self.name, safe_repr(exc), traceback.format_exc()))
 
-    def results(self) -> MapResults:
-        """Return what is finished, and as missing all that is not."""
-        import numpy as np
+    def count(self) -> None:
+        """Bring `progress` and `stats` up to date."""
+        self.stats.add(self.name, self._seconds, self._counts)
+        self._seconds, self._counts = array("d"), array("q")
+        self.progress.total = self._dispatcher.total
+        self.progress.active = self._dispatcher.active
+        self.progress.finished = self._dispatcher.finished
+        self.progress.failures = self._dispatcher.failures
 
-        from paramsurvey.results import MapResults  # imports pandas: the workers need not wait for that
-        from paramsurvey.tables import joined
+    # What came of it
 
-        psets = self.psets.table()
-        lost = sorted((*self._lost, *self._cancelled()), key=lambda one: one.row)
-        return MapResults(
-            table=joined(psets, self._parts) if self.stage.options.keep_results else psets.take(np.empty(0, np.int64)),
-            psets=psets.take(np.array([one.row for one in lost], np.int64)),
-            lost=lost,
-            progress=attrs.evolve(self.progress, active=0),
-            stats=self.stats,
-            name=self.stage.name,
-        )
+    def missing(self) -> list[Lost]:
+        """Return the rows without an answer, by number."""
+        return sorted((*self.lost, *self._cancelled()), key=lambda one: one.row)
 
     def _cancelled(self) -> Iterator[Lost]:
         for rows in self._dispatcher.remaining():
             for row in rows:
                 yield Lost(row, CANCELLED, self._dispatcher.attempts(row))
 
-    def _count(self) -> None:
-        """Bring `progress` and `stats` up to date."""
-        self.stats.add(self.stage.name, self._seconds, self._counts)
-        self._seconds, self._counts = array("d"), array("q")
-        self.progress.active = self._dispatcher.active
-        self.progress.finished = self._dispatcher.finished
-        self.progress.failures = self._dispatcher.failures
+    def results(self, settled: Settled | None = None) -> MapResults:
+        """Return what is finished, and as missing all that is not; in the final order, if the run knows it."""
+        import numpy as np
 
-    def _stopped(self, lost: Lost) -> SurveyStopped:
-        self._count()
-        which = f"{self.stage.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
-        return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
+        from paramsurvey.results import MapResults  # imports pandas: the workers need not wait for that
 
-    def _interrupted(self) -> Interrupted:
-        assert self._loop is not None
-        for item in self._loop.drain():
-            if item is not None and self.stage.options.keep_results:
-                assert isinstance(item, Taken)
-                self._parts.append((item.start, item.part))
-                self._lost += item.lost
-        self._count()
-        finished = f"{self.progress.finished} of {self.progress.total} psets were finished"
-        return Interrupted(f"{self.stage.name}: interrupted; {finished} and are in `results`", self.results())
-
-    def _why_no_start(self) -> str:
-        return (
-            f"{self.stage.name}: the worker cannot be started ({self._dispatcher.start_error}); "
-            "what it needs must be importable by the worker processes"
+        feed, lost = self._feed_or_none(), self.missing()
+        numbers = np.array([one.row for one in lost], np.int64)
+        psets = feed.lost(numbers)
+        if isinstance(feed, Arrivals) and settled is not None:
+            psets, numbers = in_order(psets, numbers, settled)
+            by_number = {one.row: one for one in lost}
+            lost = [by_number[number] for number in numbers.tolist()]
+        self.count()
+        return MapResults(
+            table=self.output(settled)[0],
+            psets=psets,
+            lost=lost,
+            progress=attrs.evolve(self.progress, active=0),
+            stats=self.stats,
+            name=self.name,
         )
 
-    def _started(self) -> SurveyStarted:
-        name, options = self.stage.name, self.stage.options
-        return SurveyStarted(name, self.psets.count, self.backend.name, self.slots, describe(options))
+    def output(self, settled: Settled | None = None) -> tuple[Table, Any]:
+        """Return the rows that have an answer, and their numbers; in the final order, if the run knows it."""
+        import numpy as np
 
-    def _tell(self, event: Event) -> None:
-        for observer in self.observers:
-            observer.see(event)
+        from paramsurvey.tables import joined
+
+        feed = self._feed_or_none()
+        if not self.options.keep_results or not self.holds:
+            return feed.table().take(np.empty(0, np.int64)), np.empty(0, np.int64)
+        psets = feed.table()
+        table, numbers = joined(psets, self._parts)
+        if numbers is None:
+            numbers = np.arange(table.count, dtype=np.int64)
+        if isinstance(feed, Arrivals) and settled is not None:
+            return in_order(table, numbers, settled)
+        return table, numbers
+
+    def _feed_or_none(self) -> Feed:
+        """Return the feed, one without rows if it never began."""
+        from paramsurvey.tables import Table
+
+        return self.feed or Direct(WholeTable(Table((), [], 0)))
 
 
 def bare(part: Part) -> Part:
@@ -358,34 +361,8 @@ def bare(part: Part) -> Part:
 
 _NO_STATS: dict[str, list[float]] = {}
 _NO_FAILURES: list[tuple[int, Failure]] = []
-_OUT_FUNC = frozenset({Survey._call_out_func.__code__})
-
-
-@attrs.define(eq=False)
-class _Publication:
-    """The stage's constants, published for as long as the survey runs."""
-
-    backend: Backend
-    stage: Map
-    _handle: Published | None = attrs.field(default=None, init=False)
-
-    def __enter__(self) -> Published:
-        chdir = self.stage.options.chdir
-        work = self.stage.work(_current_folder() if chdir is None else os.path.abspath(chdir))
-        try:
-            self._handle = self.backend.publish(work)
-        except BackendError:
-            raise
-        except Exception as exc:
-            raise WorkerError(
-                f"{self.stage.name}: the worker or its user_kwargs cannot be pickled for the backend "
-                f"{self.backend.name!r}: {exc}"
-            ) from exc
-        return self._handle
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._handle is not None:
-            self._handle.close()
+OUT_FUNC = frozenset({Survey._call_out_func.__code__})
+"""The code in which a user's function runs in the driver."""
 
 
 def _current_folder() -> str | None:

@@ -236,7 +236,7 @@ def _values_of(series: pd.Series[Any]) -> Column:
     return pack(list(series))
 
 
-def joined(psets: Table, parts: list[tuple[int, Part]]) -> Table:
+def joined(psets: Table, parts: list[tuple[int, Part]]) -> tuple[Table, np.ndarray[Any, Any] | None]:
     """Put answers beside their psets, in the order of the psets; parts may have come in any order.
 
     Parameters
@@ -245,13 +245,20 @@ def joined(psets: Table, parts: list[tuple[int, Part]]) -> Table:
         All psets; those without an answer are left out.
     parts : list of (int, Part)
         The answers, with the row at which each part begins.
+
+    Returns
+    -------
+    Table
+        The psets that have answers, and the answers.
+    array of int64 or None
+        Their places among all psets; None if all of them have answers.
     """
     parts = sorted(parts, key=lambda item: item[0])
     rows = _answered(parts, psets.count)
     keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
     columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
     finished = psets.take(rows)
-    return finished.beside(Table(keys, columns, finished.count))
+    return finished.beside(Table(keys, columns, finished.count)), rows
 
 
 def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any] | None:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paramsurvey.engine.chunking import Chunker
-from paramsurvey.engine.dispatcher import MOST_DEATHS, MOST_STARTS, Dispatcher, trimmed
+from paramsurvey.engine.dispatcher import MOST_DEATHS, MOST_QUEUED, MOST_STARTS, Dispatcher, trimmed
 from paramsurvey.engine.records import (
     Died,
     DiedLoading,
@@ -312,9 +312,7 @@ def test_rows_are_not_given_back_below_what_has_returned():
 def test_a_flight_is_recalled_once():
     source = dispatcher(4, 2)
     flights = all_of(source)
-    assert source.can_recall
     assert set(source.to_recall()) == set(flights)
-    assert not source.can_recall
     assert source.to_recall() == []
 
 
@@ -336,17 +334,34 @@ def test_news_of_a_flight_that_is_over_is_no_news():
     assert (source.finished, source.done, source.take()) == (2, True, None)
 
 
-def test_only_trifling_chunks_may_queue():
+def test_one_chunk_may_wait_behind_another_and_many_behind_trifling_ones():
     source = Dispatcher(10**7, Chunker(2))
-    assert not source.can_queue
+    assert source.depth == 1  # nothing is known
     flight = source.take()
     source.returned(flight, part(0, 1)._replace(seconds=[10.0]))
-    assert not source.can_queue
+    assert source.depth == 2
     trifling = Dispatcher(10**7, Chunker(2, fixed=1))
     trifling.returned(trifling.take(), part(0, 1)._replace(seconds=[1e-6]))
-    assert trifling.can_queue
+    assert trifling.depth == MOST_QUEUED
     trifling.to_recall()  # nothing came for a while
-    assert not trifling.can_queue
+    assert trifling.depth == 1
+
+
+def test_no_chunk_waits_behind_another_towards_the_end():
+    source = Dispatcher(12, Chunker(2, fixed=1))
+    source.returned(source.take(), part(0, 1)._replace(seconds=[10.0]))
+    depths = [source.depth for _ in range(11) if source.take()]
+    assert depths == [2] * 5 + [1] * 6
+
+
+def test_rows_may_be_added_while_it_is_open():
+    source = Dispatcher(0, Chunker(2, fixed=2), open=True)
+    assert source.take() is None
+    assert not source.done
+    source.extend(3)
+    assert [rows(flight) for flight in all_of(source)] == [[0, 1], [2]]
+    source.open = False
+    assert not source.done
 
 
 def test_a_part_is_trimmed_with_its_failures():

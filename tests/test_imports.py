@@ -13,7 +13,7 @@ PACKAGE = Path(paramsurvey.__file__).parent
 
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = [
-    {"errors", "lazy", "version"},
+    {"errors", "lazy", "version", "drawing"},
     {"fingerprint", "callables", "progress", "engine.columns", "engine.records", "engine.pickling", "engine.chunking"},
     {
         "engine.worker",
@@ -28,13 +28,15 @@ FLOORS = [
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
     {"stages", "results"},
-    {"survey", "pipeline"},
-    {"session"},
+    {"flow"},
+    {"survey"},
+    {"run"},
+    {"session", "pipeline", "plan"},  # a pipeline can run itself, in the default session
     {"testing", "cli"},
 ]
-PANDAS = {"dtypes", "params", "tables", "results", "survey", "pipeline", "stages", "testing"}
+PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "run", "pipeline", "plan", "stages", "testing"}
 NUMPY = PANDAS | {"psets", "stats"}
-NETWORKX = {"pipeline", "stages.flow"}
+NETWORKX = {"pipeline"}
 ONE_PLACE = {
     "ray": {"backends.ray"},
     "mpi4py": {"backends.mpi"},

@@ -62,6 +62,11 @@ class Chunker:
         by_size = TARGET_BYTES * self._rows / (self._bytes + 1.0)
         return int(min(by_time, by_size))
 
+    @property
+    def knows(self) -> bool:
+        """Whether anything has come back yet."""
+        return self._rows > 0
+
     def is_trifling(self, rows: int) -> bool:
         """Tell whether so many rows are over before the driver could send the next chunk."""
         return self._rows > 0 and rows * self._seconds / self._rows < TRIFLING_SECONDS

@@ -34,6 +34,9 @@ from paramsurvey.engine.records import (
     Unsendable,
 )
 
+MOST_QUEUED = 8
+PLENTY, PLENTY_OF_TRIFLES = 3, 8
+"""Chunks that every slot can still expect, if one or more are to wait at a slot that is busy."""
 MOST_DEATHS = 3
 MOST_STARTS = 3
 DOUBTFUL_START = 0.1
@@ -84,7 +87,7 @@ class Dispatcher:
     Parameters
     ----------
     total : int
-        How many rows there are.
+        How many rows there are; more may be added as they come (`extend`) as long as it is `open`.
     chunker : Chunker
         How many of them travel together.
     retries : int
@@ -94,6 +97,8 @@ class Dispatcher:
     total: int
     chunker: Chunker
     retries: int = 0
+    open: bool = False  # more rows may come,
+    expected: int = 0  # at least so many, as far as is known
     _next: int = attrs.field(default=0, init=False)
     _again: deque[Chunk] = attrs.field(factory=deque, init=False)  # ranges that may be cut
     _alone: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows that must travel alone
@@ -112,14 +117,23 @@ class Dispatcher:
         return sum(flight.outstanding for flight in self._flights)
 
     @property
-    def busy(self) -> int:
-        """How many flights have rows under way; those that have given all back no longer count."""
-        return len([1 for flight in self._flights if flight.limit > flight.returned])
+    def done(self) -> bool:
+        """Whether every row is finished or lost, and no other will come."""
+        return self.finished + self.failures == self.total and not self.open
+
+    def extend(self, count: int) -> None:
+        """So many more rows have come."""
+        self.total += count
 
     @property
-    def done(self) -> bool:
-        """Whether every row is finished or lost."""
-        return self.finished + self.failures == self.total
+    def unsent(self) -> int:
+        """How many rows have come and were never sent."""
+        return self.total - self._next
+
+    @property
+    def wants(self) -> int:
+        """How many unsent rows it should have, to send a chunk of a good size."""
+        return self.chunker.size(max(self.unsent, self.chunker.slots) + self.expected) if self.open else 0
 
     def take(self) -> Flight | None:
         """Return the next chunk to send, or None if there is nothing to send now."""
@@ -132,7 +146,8 @@ class Dispatcher:
                 self._again.appendleft(chunk._replace(start=chunk.start + size))
             return self._fly(chunk._replace(stop=chunk.start + min(size, chunk.count)))
         if self._next < self.total:
-            start, self._next = self._next, self._next + self.chunker.size(self.total - self._next)
+            start = self._next
+            self._next = min(self.total, start + self.chunker.size(self.total - start + self.expected))
             return self._fly(Chunk(start, self._next))
         return None
 
@@ -142,23 +157,19 @@ class Dispatcher:
         return flight
 
     @property
-    def can_queue(self) -> bool:
-        """Whether a chunk may wait at a busy slot: it and those before it are over in no time, and there are plenty."""
-        if not self._trust:
-            return False
-        remaining = self.total - self._next
-        size = self.chunker.size(remaining)
-        return remaining >= 8 * size * self.chunker.slots and self.chunker.is_trifling(size)
+    def depth(self) -> int:
+        """How many chunks may be at a slot, one running and the others waiting behind it.
 
-    @property
-    def has_queued(self) -> bool:
-        """Whether a chunk may be waiting at a busy slot, and was not yet taken back."""
-        return any([flight.queued and not flight.recalled for flight in self._flights])  # noqa: C419 - twice as fast
-
-    @property
-    def can_recall(self) -> bool:
-        """Whether there is a flight from which rows were not yet taken back."""
-        return any(not flight.recalled for flight in self._flights)
+        One chunk may wait, so that the slot need not wait for the driver, as long as there are plenty after it; and
+        many if they are over before the driver could send the next.
+        """
+        unsent = self.total - self._next
+        if not self._trust or not unsent or not self.chunker.knows:
+            return 1
+        size = self.chunker.size(unsent + self.expected)
+        if unsent >= PLENTY_OF_TRIFLES * size * self.chunker.slots and self.chunker.is_trifling(size):
+            return MOST_QUEUED
+        return 2 if unsent >= PLENTY * size * self.chunker.slots else 1
 
     def to_recall(self) -> list[Flight]:
         """Return the flights whose rows should be taken back, now that a slot is idle with nothing to send."""

@@ -1,18 +1,27 @@
-"""One loop: chunks from the dispatcher to the backend, completed futures back.
+"""One loop: chunks from the dispatchers to the backend, completed futures back.
 
 Everything here happens in the thread that drives the loop. Futures complete and parts arrive in threads of the backend,
 which do one thing with them: put them into the inbox. An interrupt, too, is a message in the inbox, so it never strikes
 between two steps that belong together.
+
+A `Lane` is one map stage under way. The loop asks that with the lowest rank first, the furthest downstream, so that
+what was begun is finished before more is begun. A lane that has nothing to send is left alone until something happens
+that may change that, so a thousand lanes cost no more than the busy ones.
+
+What comes back is dealt with, and the freed slots are filled, before any of it is yielded: the workers are busy while
+the caller takes note of it.
 """
 
 from __future__ import annotations
 
+import heapq
 import queue
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
@@ -32,8 +41,6 @@ TICK_SECONDS = 0.5
 BREATH_SECONDS = 1e-4
 WIND_DOWN_SECONDS = 0.1
 WIND_DOWN_WAITS = 3
-QUEUED = 8
-"""So many chunks may be at a slot, one running and the others behind it, if all are over in no time."""
 
 
 @attrs.frozen
@@ -48,12 +55,22 @@ Inbox: TypeAlias = "queue.SimpleQueue[Message]"
 class Source(Protocol):
     """Where the rows of a stage come from."""
 
-    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
-        """Return some rows as a chunk carries them."""
+    def pull(self) -> int:
+        """Bring in some of the rows that are ready further up; return how many, 0 if there are none now."""
         ...
 
-    def prepare(self) -> bool:
-        """Do a millisecond of work ahead, while there is time; return whether there is more to do."""
+    @property
+    def closed(self) -> bool:
+        """Whether no more rows will come."""
+        ...
+
+    @property
+    def expected(self) -> int:
+        """How many more rows will come at least, as far as is known."""
+        ...
+
+    def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
+        """Return some rows as a chunk carries them."""
         ...
 
 
@@ -75,13 +92,11 @@ class InterruptReceived(Exception):
 
 
 @attrs.define(eq=False)
-class Loop:
-    """Drives one stage to its end.
+class Lane:
+    """One map stage under way.
 
     Parameters
     ----------
-    backend : Backend
-        Who executes.
     dispatcher : Dispatcher
         Who decides.
     handle : Handle
@@ -90,35 +105,118 @@ class Loop:
         Where the rows come from.
     options : TaskOptions
         What the backend is told about every submission, but for what differs from one to the next.
+    rank : int
+        Lanes with a lower one go first; those with the same take turns.
+    """
+
+    dispatcher: Dispatcher
+    handle: Handle
+    source: Source
+    options: TaskOptions
+    rank: int = 0
+    number: int = attrs.field(default=0, init=False)  # of its addition to the loop
+    _turns: int = attrs.field(default=0, init=False)
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it stands in the line."""
+        return (self.rank, self._turns, self.number)
+
+    def take(self) -> Flight | None:
+        """Return the next chunk to send, or None if there is nothing to send now."""
+        if self.dispatcher.open:
+            self.pull(self.dispatcher.wants)
+        self._turns += 1
+        return self.dispatcher.take()
+
+    def pull(self, wanted: int) -> None:
+        """Bring in rows until there are so many to send, or no more for now."""
+        dispatcher, source = self.dispatcher, self.source
+        dispatcher.expected = source.expected
+        while dispatcher.unsent < wanted and (count := source.pull()):
+            dispatcher.extend(count)
+        if source.closed:
+            dispatcher.open, dispatcher.expected = False, 0
+
+
+class Over(NamedTuple):
+    """A lane has come to its end; if it `is_stuck`, because its worker cannot be started."""
+
+    is_stuck: bool
+
+
+News: TypeAlias = "tuple[Lane, Taken | Lost | Over] | None"
+
+
+def _no_preparation() -> bool:
+    return False
+
+
+@attrs.define(eq=False)
+class Loop:
+    """Drives lanes to their ends.
+
+    Parameters
+    ----------
+    backend : Backend
+        Who executes.
     slots : int, optional
         How many chunks may run at once; by default as many as the backend has room for.
     may_drive : callable
         Tells whether this thread may do the backend's own work while it waits (`Drivable`): not if an exception could
         strike it in the middle.
+    prepare : callable
+        Does a millisecond of work ahead, while there is time; returns whether there is more to do.
     """
 
     backend: Backend
-    dispatcher: Dispatcher
-    handle: Handle
-    source: Source
-    options: TaskOptions
     slots: int | None = None
     may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
+    prepare: Callable[[], bool] = _no_preparation
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
-    _futures: dict[Flight, Future[Any]] = attrs.field(factory=dict, init=False)
+    _lanes: set[Lane] = attrs.field(factory=set, init=False)  # those that are not over
+    _ready: list[tuple[tuple[int, int, int], Lane]] = attrs.field(factory=list, init=False)  # a heap
+    _waiting: set[Lane] = attrs.field(factory=set, init=False)  # those in it
+    _stirred: list[Lane] = attrs.field(factory=list, init=False)  # those put there since the last look
+    _added: int = attrs.field(default=0, init=False)
+    _futures: dict[Flight, tuple[Lane, Future[Any]]] = attrs.field(factory=dict, init=False)
+    _news: deque[News] = attrs.field(factory=deque, init=False)
     _drivable: Drivable | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._drivable = self.backend if isinstance(self.backend, Drivable) else None
 
-    def run(self) -> Generator[Taken | Lost | None, None, None]:
+    def add(self, lane: Lane) -> None:
+        """Have a lane run; also while others do."""
+        self._added += 1
+        lane.number = self._added
+        self._lanes.add(lane)
+        self.stir(lane)
+
+    def stir(self, lane: Lane) -> None:
+        """Something has happened that may give a lane something to send, or end it."""
+        if lane in self._lanes:
+            self._stirred.append(lane)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a lane that is not over."""
+        return bool(self._lanes)
+
+    def run(self) -> Generator[News, None, None]:
         """Yield what is finished and what is lost as it comes, and None now and then when nothing does.
 
         Closing the iterator, or an exception thrown into it, kills what is under way.
         """
         try:
-            while not self.dispatcher.done and not self.dispatcher.cannot_start:
+            while True:
                 self._fill()
+                while self._news:
+                    yield self._news.popleft()
+                if not self._lanes:
+                    return
+                if self._stirred:
+                    continue
                 message = self._wait()
                 if message is None:
                     yield None
@@ -126,10 +224,10 @@ class Loop:
                     if isinstance(message, Interrupt):
                         yield from self._wind_down()
                         raise InterruptReceived
-                    yield from self._deal_with(message)
+                    self._deal_with(*message)
                     message = self.inbox.get() if self.inbox.qsize() else None
         finally:
-            for future in self._futures.values():
+            for _, future in self._futures.values():
                 self.backend.kill(future)
 
     def interrupt(self) -> None:
@@ -141,34 +239,71 @@ class Loop:
         if self._drivable is not None:
             self._drivable.wake()
 
-    def _wind_down(self) -> Iterator[Taken | Lost | None]:
+    def _wind_down(self) -> Iterator[News]:
         """Take back what has not begun, and yield what comes in until all is quiet: finished psets, above all."""
         self._recall()
         for _ in range(WIND_DOWN_WAITS):
             while self._futures and (message := self._wait(WIND_DOWN_SECONDS)) is not None:
                 if not isinstance(message, Interrupt):
-                    yield from self._deal_with(message)
+                    self._deal_with(*message)
             if not self._futures:
-                return
+                break
+        while self._news:
+            yield self._news.popleft()
 
     def _fill(self) -> None:
-        """Send chunks while there is room and something to send; to busy slots only if they are trifling."""
+        """Send chunks while there is room and something to send."""
+        self._look_at_stirred()
         slots = self.slots or self.backend.slots()
-        most = slots * (QUEUED if self._drivable is not None else 1)  # elsewhere `submit` itself may run them
-        busy = self.dispatcher.busy
-        while busy < slots or (busy < most and self.dispatcher.can_queue):
-            flight = self.dispatcher.take()
-            if flight is None:
+        busy = self._busy
+        while self._ready:
+            lane = self._ready[0][1]
+            depth = 1 if self._drivable is None else lane.dispatcher.depth  # elsewhere `submit` itself may run them
+            if busy >= slots * depth:
                 return
-            self._submit(flight, may_queue=busy >= slots)
+            heapq.heappop(self._ready)
+            self._waiting.discard(lane)
+            flight = lane.take() if lane in self._lanes else None
+            if flight is None:
+                self._note_end(lane)
+                continue
+            self._put_in_line(lane)
+            self._submit(lane, flight, may_queue=busy >= slots)
             busy += 1
 
-    def _submit(self, flight: Flight, *, may_queue: bool) -> None:
+    def _look_at_stirred(self) -> None:
+        """Put them in the line, and note the ends of those that are over: also if all slots are busy."""
+        stirred, self._stirred = dict.fromkeys(self._stirred), []
+        for lane in stirred:
+            if lane.dispatcher.open:
+                lane.pull(1)
+            self._note_end(lane)
+            self._put_in_line(lane)
+
+    def _put_in_line(self, lane: Lane) -> None:
+        if lane not in self._waiting and lane in self._lanes:
+            self._waiting.add(lane)
+            heapq.heappush(self._ready, (lane.place, lane))
+
+    @property
+    def _busy(self) -> int:
+        """How many flights have rows under way; those that have given all back no longer count."""
+        return len([1 for flight in self._futures if flight.limit > flight.returned])
+
+    def _note_end(self, lane: Lane) -> None:
+        """See whether a lane has come to its end."""
+        is_stuck = lane.dispatcher.cannot_start
+        if lane in self._lanes and (is_stuck or lane.dispatcher.done):
+            self._lanes.discard(lane)
+            self._news.append((lane, Over(is_stuck)))
+
+    def _submit(self, lane: Lane, flight: Flight, *, may_queue: bool) -> None:
         chunk, flight.queued = flight.chunk, may_queue
         announce = partial(self._announce, flight)
-        options = TaskOptions(chunk.count, announce, may_queue, *self.options[3:])
-        rows = self.source.rows(chunk.start, chunk.stop, chunk.attempt)
-        self._futures[flight] = future = self.backend.submit(run_chunk, self.handle, tuple(rows), options=options)
+        options = TaskOptions(chunk.count, announce, may_queue, *lane.options[3:])
+        rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
+        future = self.backend.submit(run_chunk, lane.handle, tuple(rows), options=options)
+        self._futures[flight] = lane, future
         future.add_done_callback(announce)
 
     def _announce(self, flight: Flight, news: Any) -> None:
@@ -180,9 +315,9 @@ class Loop:
         idle = False
         if patience is None:
             # With fewer chunks than slots, one is idle; with some queued, one may be, if they all wait at another.
-            idle = self.dispatcher.has_queued or self.dispatcher.busy < (self.slots or self.backend.slots())
-            patience = IDLE_SECONDS if idle and self.dispatcher.can_recall else TICK_SECONDS
-            if not self.inbox.qsize() and self.source.prepare():
+            idle = self._has_queued or self._busy < (self.slots or self.backend.slots())
+            patience = IDLE_SECONDS if idle and self._can_recall else TICK_SECONDS
+            if not self.inbox.qsize() and self.prepare():
                 idle, patience = False, BREATH_SECONDS
         try:
             if self._drivable is not None and self.may_drive():
@@ -194,32 +329,51 @@ class Loop:
                 self._recall()
             return None
 
+    @property
+    def _has_queued(self) -> bool:
+        """Whether a chunk may be waiting at a busy slot, and was not yet taken back."""
+        return any([flight.queued and not flight.recalled for flight in self._futures])  # noqa: C419 - twice as fast
+
+    @property
+    def _can_recall(self) -> bool:
+        """Whether there is a flight from which rows were not yet taken back."""
+        return any(not flight.recalled for flight in self._futures)
+
     def _recall(self) -> None:
-        for flight in self.dispatcher.to_recall():
-            self.backend.recall(self._futures[flight])
+        for lane in dict.fromkeys(lane for lane, _ in self._futures.values()):
+            for flight in lane.dispatcher.to_recall():
+                self.backend.recall(self._futures[flight][1])
 
-    def _deal_with(self, message: tuple[Flight, Any]) -> Sequence[Taken | Lost | None]:
-        flight, news = message
+    def _deal_with(self, flight: Flight, news: Any) -> None:
+        if flight not in self._futures:  # a part that came too late
+            return
+        lane, _ = self._futures[flight]
         if isinstance(news, Future):
-            return self._ended(flight, news)
-        if isinstance(news, Part):
-            return (self.dispatcher.returned(flight, thawed(news)),)
-        assert isinstance(news, GivenBack)
-        self.dispatcher.gave_back(flight, news)
-        return ()
+            self._ended(lane, flight, news)
+        elif isinstance(news, Part):
+            self._returned(lane, flight, news)
+        else:
+            assert isinstance(news, GivenBack)
+            lane.dispatcher.gave_back(flight, news)
+        self.stir(lane)
 
-    def _ended(self, flight: Flight, future: Future[Any]) -> Sequence[Taken | Lost | None]:
+    def _returned(self, lane: Lane, flight: Flight, part: Part) -> None:
+        taken = lane.dispatcher.returned(flight, thawed(part))
+        if taken is not None:
+            self._news.append((lane, taken))
+
+    def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]
         error = future.exception()
         if error is None:
-            taken = self.dispatcher.returned(flight, thawed(future.result()))
-            return (taken, *self.dispatcher.ended(flight, None))
-        if not isinstance(error, TaskLost):
+            self._returned(lane, flight, future.result())
+        elif not isinstance(error, TaskLost):
             error = Died(None, f"the backend lost it: {error!r}")
-        return self.dispatcher.ended(flight, error)
+        for lost in lane.dispatcher.ended(flight, error):
+            self._news.append((lane, lost))
 
-    def drain(self) -> Iterator[Taken | Lost | None]:
-        """Yield what has arrived and was not yet dealt with: after an interrupt, so that nothing finished is lost."""
+    def drain(self) -> Iterator[News]:
+        """Yield what has arrived and was not yet yielded: after an interrupt, so that nothing finished is lost."""
         for _ in range(self.inbox.qsize()):
             message = self.inbox.get()
             if isinstance(message, Interrupt):
@@ -227,8 +381,10 @@ class Loop:
             flight, news = message
             if isinstance(news, Future) and news.exception() is None:
                 news = news.result()
-            if isinstance(news, Part):
-                yield self.dispatcher.returned(flight, thawed(news))
+            if isinstance(news, Part) and flight in self._futures:
+                self._returned(self._futures[flight][0], flight, news)
+        while self._news:
+            yield self._news.popleft()
 
 
 def thawed(part: Part) -> Part:

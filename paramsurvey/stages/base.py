@@ -3,7 +3,7 @@
 ==============  =====================================================  ==========================================
 kind            its method                                             examples
 ==============  =====================================================  ==========================================
-map             ``work(cwd) -> Work``: what is called for every row    `Map`
+map             ``work(...) -> Work``: what is called for every row     `Map`
 row-wise        ``rows(table) -> iterator of Rows``: from any slice    `Product`, `Derive`, `Where`, `Explode`
                 of the rows to other rows, in the driver
 whole-table     ``table(*tables)``: from whole tables to one; it may   `Join`, `Reduce`, `Top`, strategies
@@ -27,14 +27,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import attrs
-import numpy as np
 
-from paramsurvey.engine.records import Work
 from paramsurvey.errors import StageError
-from paramsurvey.tables import Table
+
+if TYPE_CHECKING:  # this module is imported while the first workers start, and pandas only after that
+    import numpy as np
+
+    from paramsurvey.tables import Table
 
 Parents: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 """For every row of a table, the position of the row that it comes from in another one; -1 where it comes from none."""
@@ -150,17 +152,17 @@ class Columns:
 UNKNOWN = Columns()
 
 
-class MapStage(Protocol):
-    """Calls a worker for every row, on the backend."""
+@attrs.frozen
+class Source:
+    """Where a table comes in that a run begins with.
 
-    @property
-    def name(self) -> str:
-        """What it is called."""
-        ...
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    """
 
-    def work(self, cwd: str | None) -> Work:
-        """Return what all its chunks have in common."""
-        ...
+    name: str
 
 
 class RowStage(Protocol):

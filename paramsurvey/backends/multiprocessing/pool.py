@@ -76,7 +76,6 @@ STANDBY_SECONDS = 0.02
 MOST_GUARDS = 3
 PIPE_GRACE_SECONDS = 0.5
 LEAVE_SECONDS = 1.0
-SMALL_FRAME = 4096
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
 _GRACE = {None: 2.0, LOADING: 60.0}
@@ -210,7 +209,7 @@ class Pool:
         with self._lock:
             if self._broken is not None or self._closing:
                 raise BackendError(self._broken or "the pool is closed")
-            process = self._process_for(task, sum(map(len, frame)))
+            process = self._process_for(task)
             process.tasks.append(task)
             process.rows_done += options.rows
             self._tasks[future] = process
@@ -283,12 +282,11 @@ class Pool:
 
     # Below here: with the lock
 
-    def _process_for(self, task: Task, frame_bytes: int) -> Process:
+    def _process_for(self, task: Task) -> Process:
         options = task.options
-        if options.may_queue and not options.max_tasks and frame_bytes <= SMALL_FRAME:
-            process = self._least_busy_with(task.constant)
-            if process is not None:
-                return process
+        may_queue = options.may_queue and not options.max_tasks
+        if may_queue and (process := self._least_busy_with(task.constant)):
+            return process
         while self._idle:
             process = self._idle.pop()
             if not process.is_usable:

@@ -1,0 +1,704 @@
+"""A run: a pipeline being executed, in one thread, that of whoever wants its rows.
+
+`Run` owns the nodes: a `Survey` for every map stage, and what `flow` has for the others. The loop tells it what has
+come back; it has the survey take note, moves rows on, and sees what that makes possible: a stage comes to its end, a
+whole-table stage has its tables, a survey that such a stage asks for can begin.
+
+A whole-table stage that must not run, because rows are missing above it, does not keep the others from going on;
+`StageFailed` is raised when they have. A stage that raises ends the run at once, with what was finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import attrs
+
+from paramsurvey.engine.dispatcher import Lost, Taken
+from paramsurvey.engine.loop import InterruptReceived, Loop, News, Over
+from paramsurvey.errors import Interrupted, ParamsurveyError, StageError, StageFailed, SurveyStopped, WorkerStartError
+from paramsurvey.flow import (
+    Arrivals,
+    Cursor,
+    Direct,
+    DrawnNode,
+    Edge,
+    Node,
+    RowNode,
+    Settled,
+    StepNode,
+    WholeNode,
+    edge_from,
+    in_order,
+    push,
+    settled,
+)
+from paramsurvey.interrupts import ctrl_c_calls
+from paramsurvey.lazy import load
+from paramsurvey.observers.events import Event, Observer
+from paramsurvey.options import Options
+from paramsurvey.progress import MapProgress
+from paramsurvey.psets import DictRows, Drawn, PsetSource, WholeTable, is_table, psets_of_user
+from paramsurvey.stages.base import Columns, conversation, listed
+from paramsurvey.survey import OUT_FUNC, Survey
+
+if TYPE_CHECKING:
+    from paramsurvey.backends.base import Backend
+    from paramsurvey.pipeline import Pipeline, Step
+    from paramsurvey.results import Losses, MapResults, Origins, RunResults
+    from paramsurvey.stages.base import Ask, TableStage
+    from paramsurvey.tables import Table
+
+Keep: TypeAlias = Literal["all", "sinks", "none"]
+"""Whether the rows of every stage are kept for the results, or those of the last ones, or none."""
+
+
+@attrs.define(eq=False)
+class TableNode(WholeNode):
+    """A whole-table stage in a run: it waits for its tables, then it talks, and in the end it has one of its own.
+
+    Attributes
+    ----------
+    origins : tuple of arrays or None
+        For each of its producers, the place of every row's parent in that one's table.
+    survey : Survey or None
+        What it has asked for and was not told.
+    refused : str
+        Why it did not run.
+    """
+
+    stage: TableStage
+    producers: tuple[Node, ...]
+    allow_missing: bool
+    rank: int
+    origins: Any = attrs.field(default=None, init=False)
+    survey: Survey | None = attrs.field(default=None, init=False)
+    refused: str = attrs.field(default="", init=False)
+    talk: Generator[Ask, Any, Any] | None = attrs.field(default=None, init=False)
+    asked: int = attrs.field(default=0, init=False)
+
+
+@attrs.define(eq=False)
+class Run:
+    """A pipeline being executed.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        What.
+    psets : mapping
+        The psets by the names of the sources.
+    backend : Backend
+        Who computes.
+    slots : int
+        How many chunks may run at once.
+    options_of : callable
+        Returns the options of a map stage, given those that it has of its own.
+    keep : {"all", "sinks", "none"}
+        Whose rows are kept for the results.
+    allow_missing : bool
+        Whether all whole-table stages work on what there is if rows are missing above them.
+    only : str, optional
+        The stage whose `MapResults` are the results of the run; by default there is a `RunResults` of all.
+    observers : sequence of Observer
+        Who is told.
+    """
+
+    pipeline: Pipeline
+    psets: Mapping[str, Any]
+    backend: Backend
+    slots: int
+    options_of: Callable[[Mapping[str, Any]], Options]
+    keep: Keep = "all"
+    allow_missing: bool = False
+    only: str | None = None
+    observers: Sequence[Observer] = ()
+    nodes: dict[str, Node] = attrs.field(factory=dict, init=False)
+    _loop: Loop = attrs.field(init=False)
+    _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
+    _surveys: dict[int, Survey] = attrs.field(factory=dict, init=False)  # by the identity of their lanes
+    _tables: list[TableNode] = attrs.field(factory=list, init=False)  # that have not begun
+    _below: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # surveys that pull what a node gives
+    _pushed: dict[int, list[RowNode]] = attrs.field(factory=dict, init=False)  # row-wise stages that nobody pulls
+    _waiting: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # for a table to read directly
+    _asked: list[Survey] = attrs.field(factory=list, init=False)
+    _to_prepare: list[PsetSource] = attrs.field(factory=list, init=False)
+    _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
+
+    def __attrs_post_init__(self) -> None:
+        self._loop = Loop(self.backend, self.slots, lambda: self._sheltered, self._prepare)
+        _Assembly(self).assemble()
+
+    # What it is asked for
+
+    def run(self) -> Any:
+        """Run to the end and return what came of it."""
+        with self.interruptible():
+            for _ in self.taken():
+                pass
+        return self.results()
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """While rows are waited for, have Ctrl-C end the run and not strike in the middle of something."""
+        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC) as sheltered:
+            self._sheltered = sheltered
+            try:
+                yield
+            finally:
+                self._sheltered = False
+
+    def taken(self) -> Iterator[tuple[Survey, Taken]]:
+        """Yield what has come back, as it comes; it is kept as far as it should be.
+
+        Raises
+        ------
+        Interrupted, SurveyStopped, StageFailed, WorkerStartError
+            With what was finished until then in `results`.
+        """
+        reason = "left"
+        try:
+            for survey in self.surveys:
+                survey.publish()
+            yield from self._drive()
+            reason = ""
+        except Exception as exc:
+            reason = f"{type(exc).__name__}: {exc}"
+            if isinstance(exc, ParamsurveyError) and exc.results is None:  # the backend has broken, for instance
+                exc.results = self.results()
+            raise
+        except KeyboardInterrupt:
+            reason = "interrupted"
+            raise
+        finally:
+            for survey in self.surveys:
+                survey.end(reason)
+
+    @property
+    def surveys(self) -> list[Survey]:
+        """The map stages, and what whole-table stages have asked for."""
+        return [*(node for node in self.nodes.values() if isinstance(node, Survey)), *self._asked]
+
+    # Its course
+
+    def _drive(self) -> Iterator[tuple[Survey, Taken]]:
+        self._begin()
+        news = self._loop.run()
+        try:
+            for item in news:
+                yield from self._deal_with(item)
+            self._work_on_tables()
+        except (InterruptReceived, KeyboardInterrupt) as exc:
+            news.close()
+            self._bring_in()
+            if (stop := self._stop()) is not None:
+                raise stop from None
+            if self._failure is not None:
+                raise self._failed(*self._failure) from self._failure[1]
+            raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
+        finally:
+            news.close()
+            self._bring_in()
+        if (stop := self._stop()) is not None:  # it was the last one
+            raise stop
+        if self._failure is not None:
+            raise self._failed(*self._failure) from self._failure[1]
+        if refused := [node for node in self.nodes.values() if isinstance(node, TableNode) and node.refused]:
+            raise StageFailed(refused[0].refused, self.results())
+
+    def _begin(self) -> None:
+        for survey in self.surveys:
+            if survey.arrivals is not None:
+                self._open(survey, survey.arrivals)
+        for node in list(self.nodes.values()):
+            if isinstance(node, WholeNode) and not isinstance(node, TableNode):
+                self._has_table(node)
+            elif isinstance(node, DrawnNode):
+                self._moved(node)
+        self._work_on_tables()
+
+    def _open(self, survey: Survey, feed: Direct | Arrivals) -> None:
+        lane = survey.begin(feed)
+        self._surveys[id(lane)] = survey
+        self._loop.add(lane)
+
+    def _deal_with(self, item: News) -> Iterator[tuple[Survey, Taken]]:
+        if item is None:
+            for survey in self._surveys.values():
+                survey.tell_progress()
+            return
+        lane, news = item
+        survey = self._surveys[id(lane)]
+        if isinstance(news, Over):
+            self._over(survey, news)
+            return
+        survey.note(news)
+        if survey.stop is not None:
+            self._loop.interrupt()
+        self._moved(survey)
+        survey.tell_progress()
+        if isinstance(news, Taken):
+            yield survey, news
+
+    def _over(self, survey: Survey, news: Over) -> None:
+        del self._surveys[id(survey.lane)]
+        if news.is_stuck:
+            raise WorkerStartError(
+                f"{survey.name}: the worker cannot be started ({survey.start_error}); "
+                "what it needs must be importable by the worker processes",
+                self.results(),
+            )
+        survey.end("")
+        self._moved(survey)
+        self._work_on_tables()
+
+    def _moved(self, node: Node) -> None:
+        """Something has come out of a node, or it is over: have those below look."""
+        push(self._pushed.get(id(node), ()))
+        for survey in self._below.get(id(node), ()):
+            if survey.lane is not None:
+                self._loop.stir(survey.lane)
+
+    def fail(self, name: str, exc: BaseException) -> None:
+        """A row-wise stage has raised: have the loop bring in what is finished, and end."""
+        if self._failure is None:
+            self._failure = name, exc
+        self._loop.interrupt()
+
+    def _has_table(self, node: WholeNode) -> None:
+        """A source or a whole-table stage has its table, or will never have one."""
+        node.is_over = True
+        for survey in self._waiting.get(id(node), ()):
+            if node.psets is not None:
+                self._open(survey, Direct(node.psets))
+            else:
+                survey.end("")
+                self._moved(survey)
+        self._moved(node)
+
+    def _work_on_tables(self) -> None:
+        """Have the whole-table stages begin whose tables are complete, and tell those that asked what has come."""
+        progress = True
+        while progress:
+            progress = False
+            for node in list(self._tables):
+                if node.survey is None and all(each.is_over for each in node.producers):
+                    self._begin_table(node)
+                    progress = True
+                elif node.survey is not None and node.survey.is_over:
+                    survey, node.survey = node.survey, None
+                    self._continue(node, survey.results())
+                    progress = True
+
+    def _begin_table(self, node: TableNode) -> None:
+        node.refused = self._why_refused(node)
+        if node.refused:
+            self._tables.remove(node)
+            self._has_table(node)
+            return
+        order = self._settled()
+        tables = [self._table_of(producer, order)[0] for producer in node.producers]
+        node.talk = conversation(node.stage, tables)
+        self._continue(node, None)
+
+    def _continue(self, node: TableNode, told: MapResults | None) -> None:
+        """Tell a whole-table stage what it wanted to know; see what it wants next, or what it has made."""
+        assert node.talk is not None
+        try:
+            ask = node.talk.send(told)
+        except StopIteration as stop:
+            self._tables.remove(node)
+            self._take_outcome(node, stop.value)
+        except Exception as exc:
+            raise self._failed(node.name, exc) from exc
+        else:
+            self._ask(node, ask)
+
+    def _ask(self, node: TableNode, ask: Ask) -> None:
+        from paramsurvey.stages.map import Map
+
+        node.asked += 1
+        try:
+            stage = Map(ask.worker, **{"name": f"{node.name} {node.asked}", **ask.options})
+            options = self.options_of(stage.given)
+            survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank)
+            survey.holds = True
+            survey.publish()
+            source = psets_of_user(ask.psets, None)
+        except Exception as exc:
+            raise self._failed(node.name, exc) from exc
+        node.survey = survey
+        self._asked.append(survey)
+        self._open(survey, Direct(source))
+
+    def _take_outcome(self, node: TableNode, outcome: Any) -> None:
+        from paramsurvey.stages.base import Made
+        from paramsurvey.tables import table_of
+
+        try:
+            if isinstance(outcome, Made):
+                table, node.origins = outcome.table, outcome.parents
+            else:
+                table = table_of(_Holder(outcome))
+        except Exception as exc:
+            raise self._failed(node.name, exc) from exc
+        node.psets = WholeTable(table)
+        self._has_table(node)
+
+    def _why_refused(self, node: TableNode) -> str:
+        if above := [each for each in node.producers if isinstance(each, TableNode) and each.psets is None]:
+            return f"stage {node.name!r} has not run, because {above[0].name!r} has not"
+        if node.allow_missing or self.allow_missing:
+            return ""
+        for survey in self._above(node):
+            if missing := survey.missing():
+                first = missing[0].failure
+                return (
+                    f"stage {node.name!r} needs its whole table, and {len(missing)} rows are missing in "
+                    f"{survey.name!r} above it, the first: {first.text}; with allow_missing=True it runs on what "
+                    "there is"
+                )
+        return ""
+
+    def _above(self, node: TableNode) -> list[Survey]:
+        """Return the surveys whose losses the tables of a node show: those up to other whole-table stages."""
+        found: dict[str, Survey] = {}
+        steps, pending = self.pipeline.steps, list(self.pipeline.steps[node.name].after)
+        seen: set[str] = set()
+        while pending:
+            name = pending.pop()
+            if name in seen or isinstance(above := self.nodes[name], TableNode):
+                continue
+            seen.add(name)
+            if isinstance(above, Survey):
+                found[name] = above
+            pending += steps[name].after
+        return [found[name] for name in steps if name in found]
+
+    def _failed(self, name: str, exc: BaseException) -> StageFailed:
+        text = str(exc) if isinstance(exc, ParamsurveyError) else f"it raised {type(exc).__name__}: {exc}"
+        text = text if repr(name) in text else f"stage {name!r}: {text}"
+        return StageFailed(text, self.results())
+
+    # What came of it
+
+    def results(self) -> Any:
+        """Return what is finished and what is missing, as far as it has come."""
+        if self.only is not None:
+            node = self.nodes[self.only]
+            assert isinstance(node, Survey)
+            return node.results()
+        return self._run_results()
+
+    def _run_results(self) -> RunResults:
+        from paramsurvey.results import Losses, Origins, RunResults
+
+        order = self._settled()
+        found: dict[str, Any] = {}
+        origins: dict[str, Origins] = {}
+        losses: dict[str, Losses] = {}
+        for name, step in self.pipeline.steps.items():
+            node = self.nodes[name]
+            table, numbers = self._table_of(node, order) if node.holds or isinstance(node, WholeNode) else (None, None)
+            origins[name] = Origins(table, numbers, self._ways_up(node), step.after)
+            if isinstance(node, Survey):
+                results = node.results(order[name])
+                above = [losses[other] for other in step.after if other in losses]
+                found[name] = results.with_upstream(above)
+                losses[name] = Losses.of(results, above)
+            elif step.kind == "rows":
+                losses[name] = Losses.of(None, [losses[other] for other in step.after if other in losses])
+            if step.kind in ("rows", "table") and node.holds:
+                found[name] = table
+        return RunResults(self.pipeline, found, origins)
+
+    @staticmethod
+    def _ways_up(node: Node) -> tuple[Any, ...]:
+        """Return for each producer of a node the number there of every row's parent; None if it is the same."""
+        import numpy as np
+
+        if isinstance(node, TableNode):
+            return node.origins or ()
+        if isinstance(node, WholeNode | DrawnNode) or not node.tracks:
+            return ()
+        if isinstance(node, Survey) and node.arrivals is None:
+            return (None,)
+        return (np.frombuffer(node.parents, dtype=np.int64) if len(node.parents) else np.empty(0, np.int64),)
+
+    def _settled(self) -> dict[str, Settled]:
+        """Settle the order of what every node has given so far."""
+        order: dict[str, Settled] = {}
+        for name, step in self.pipeline.steps.items():
+            node = self.nodes[name]
+            if isinstance(node, WholeNode | DrawnNode) or not node.tracks:
+                order[name] = Settled()
+            elif isinstance(node, Survey) and node.arrivals is None:
+                order[name] = self._labelled(step)
+            else:
+                keeps = isinstance(node, Survey) or bool(getattr(step.stage, "keeps_labels", False))
+                order[name] = settled(node, order[step.after[0]], keeps_labels=keeps)
+        return order
+
+    def _labelled(self, step: Step) -> Settled:
+        """Return the order of a survey that reads a table directly: that of the table, with its labels."""
+        producer = self.nodes[step.after[0]]
+        assert isinstance(producer, WholeNode)
+        if producer.psets is None or not isinstance(producer.psets, WholeTable):
+            return Settled()
+        return Settled(None, producer.psets.table().index)
+
+    def _table_of(self, node: Node, order: Mapping[str, Settled]) -> tuple[Table, Any]:
+        """Return what has come out of a node, in its final order, and the numbers of the rows."""
+        import numpy as np
+
+        if isinstance(node, Survey):
+            return node.output(order.get(node.name))
+        if isinstance(node, StepNode):
+            return in_order(node.rows(), np.arange(node.count, dtype=np.int64), order[node.name])
+        assert isinstance(node, WholeNode)
+        if node.psets is None:
+            from paramsurvey.tables import Table
+
+            return Table((), [], 0), np.empty(0, np.int64)
+        table = node.psets.table()
+        return table, np.arange(table.count, dtype=np.int64)
+
+    def _bring_in(self) -> None:
+        """After an interrupt, keep what has come back and was not yet taken note of."""
+        for item in self._loop.drain():
+            if item is None or id(item[0]) not in self._surveys:
+                continue
+            survey, what = self._surveys[id(item[0])], item[1]
+            if isinstance(what, Taken):
+                survey.keep(what)
+                survey.lost += what.lost
+            elif isinstance(what, Lost):
+                survey.lost.append(what)
+
+    def _stop(self) -> SurveyStopped | None:
+        for survey in self.surveys:
+            if survey.stop is not None:
+                lost = survey.stop
+                which = f"{survey.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
+                return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
+        return None
+
+    def _interrupted(self) -> Interrupted:
+        finished = total = 0
+        for survey in self.surveys:
+            survey.count()
+            finished += survey.progress.finished
+            total += survey.progress.total
+        name = self.only or self.pipeline.name
+        text = f"{finished} of {total} psets were finished"
+        return Interrupted(f"{name}: interrupted; {text} and are in `results`", self.results())
+
+    # What it does for others
+
+    @property
+    def progress(self) -> MapProgress:
+        """The counts of all surveys together."""
+        if self.only is not None:
+            return self.surveys[0].progress
+        each = [survey.progress for survey in self.surveys]
+        return MapProgress(*(sum(getattr(one, field.name) for one in each) for field in attrs.fields(MapProgress)))
+
+    def drain(self) -> Edge | Cursor:
+        """Return an edge from the last stage, for somebody who wants its rows as they come.
+
+        Raises
+        ------
+        StageError
+            There are several last stages.
+        """
+        sinks = self.pipeline.sinks
+        if len(sinks) != 1:
+            raise StageError(
+                f"the pipeline {self.pipeline.name!r} ends in {len(sinks)} stages, {listed(sinks)}, and a stream has "
+                "the rows of one: stream one that ends in one stage"
+            )
+        return edge_from(self.nodes[sinks[0]])
+
+    def tell(self, event: Event) -> None:
+        """Tell the observers."""
+        for observer in self.observers:
+            observer.see(event)
+
+    def _prepare(self) -> bool:
+        """Do what can be done ahead while the workers are busy; return whether there is more to do.
+
+        The first time in a process that is importing pandas, which takes as long as starting the first workers does.
+        (Not in a thread: an interrupt while two threads import one module can leave its lock taken.)
+        """
+        load("paramsurvey.results")
+        while self._to_prepare:
+            if self._to_prepare[-1].prepare():
+                return True
+            self._to_prepare.pop()
+        return False
+
+
+@attrs.frozen
+class _Holder:
+    """What has a table, for `table_of`; or what may be psets by itself."""
+
+    table: Any
+
+
+class _Assembly:
+    """Makes the nodes of a run, and the edges between them."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.steps = run.pipeline.steps
+        self.consumers: dict[str, list[Step]] = {name: [] for name in self.steps}
+        for step in self.steps.values():
+            for other in step.after:
+                self.consumers[other].append(step)
+        self.ranks = self._ranks()
+
+    def assemble(self) -> None:
+        """Make all nodes, from the sources on."""
+        nodes, sinks = self.run.nodes, set(self.run.pipeline.sinks)
+        for name, step in self.steps.items():
+            nodes[name] = node = self._node(step)
+            if self.run.keep == "all" or (self.run.keep == "sinks" and name in sinks):
+                node.holds = True
+            if any(each.kind == "table" for each in self.consumers[name]):
+                node.holds = True
+        self._find_who_tracks()
+        self._find_who_pulls()
+
+    def _ranks(self) -> dict[str, int]:
+        """Number the stages by how many others are below them at most: those with the fewest go first."""
+        ranks: dict[str, int] = {}
+        for name in reversed(list(self.steps)):
+            ranks[name] = max((ranks[each.name] + (each.kind == "map") for each in self.consumers[name]), default=0)
+        return ranks
+
+    def _node(self, step: Step) -> Node:
+        run = self.run
+        if step.kind == "source":
+            return self._source(step)
+        if step.kind == "map":
+            options = run.options_of(step.stage.given)
+            survey = Survey(step.name, step.stage, options, run.backend, run.slots, run.tell, self.ranks[step.name])
+            producer = run.nodes[step.after[0]]
+            if isinstance(producer, WholeNode):
+                run._waiting.setdefault(id(producer), []).append(survey)
+                survey.progress.total = 0 if producer.psets is None else producer.psets.count
+            else:
+                survey.arrivals = Arrivals(edge_from(producer), producer, survey, self._unfinished_above(step))
+            return survey
+        if step.kind == "rows":
+            producer = run.nodes[step.after[0]]
+            return RowNode(step.name, step.stage, edge_from(producer), producer, run.fail)
+        node = TableNode(
+            step.name,
+            step.stage,
+            tuple(run.nodes[name] for name in step.after),
+            step.allow_missing,
+            self.ranks[step.name],
+        )
+        run._tables.append(node)
+        return node
+
+    def _source(self, step: Step) -> Node:
+        psets = self.run.psets[step.name]
+        if isinstance(psets, Drawn):
+            return DrawnNode(step.name, psets.rows)
+        self.run._to_prepare.append(psets)
+        return WholeNode(step.name, psets=psets)
+
+    def _unfinished_above(self, step: Step) -> Callable[[], int]:
+        """Return a function that tells how many rows are yet to be answered in the survey above a stage."""
+        name = step.after[0]
+        while self.steps[name].kind == "rows":
+            name = self.steps[name].after[0]
+        above = self.run.nodes[name]
+        return (lambda: above.unfinished) if isinstance(above, Survey) else (lambda: 0)
+
+    def _find_who_tracks(self) -> None:
+        """See whose order must be known: of what is held, and of what that comes from."""
+        nodes = self.run.nodes
+        for name in reversed(list(self.steps)):
+            node = nodes[name]
+            below = (nodes[each.name] for each in self.consumers[name] if each.kind != "table")
+            node.tracks = node.holds or any(each.tracks for each in below)
+
+    def _find_who_pulls(self) -> None:
+        """See for every node who is to be stirred, and which row-wise stages work by themselves, when it gives rows."""
+        run = self.run
+        pulling: dict[str, list[Survey]] = {}
+        pushed: dict[str, list[RowNode]] = {}
+        for name in reversed(list(self.steps)):
+            pulling[name], pushed[name] = [], []
+            for each in self.consumers[name]:
+                node = run.nodes[each.name]
+                if isinstance(node, Survey):
+                    pulling[name].append(node)
+                elif isinstance(node, RowNode) and pulling[each.name]:
+                    pulling[name] += pulling[each.name]
+                    for survey in pulling[each.name]:  # what comes out beside what is pulled is worked up then
+                        run._pushed[id(survey)] += pushed[each.name]
+                elif isinstance(node, RowNode):
+                    pushed[name] += [node, *pushed[each.name]]
+            run._below[id(run.nodes[name])] = pulling[name]
+            run._pushed[id(run.nodes[name])] = pushed[name]
+
+
+def sources_of_user(
+    pipeline: Pipeline, psets: Any, by_name: Mapping[str, Any], limit: int | None, *, drawn: bool, where: str
+) -> dict[str, PsetSource | Drawn]:
+    """Make the sources of a run of whatever the user has as psets.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Whose sources.
+    psets : object
+        What was given without a name; None if nothing was.
+    by_name : mapping
+        What was given by name.
+    limit : int or None
+        The most rows of each.
+    drawn : bool
+        Whether iterators are drawn from as rows are wanted, if nobody needs the whole table.
+    where : str
+        What the call is named in messages.
+
+    Raises
+    ------
+    StageError
+        One is not given, or given twice, or the columns do not fit the stages.
+    PsetError
+        They are no psets.
+    """
+    names, given = pipeline.sources, dict(by_name)
+    if psets is not None:
+        if len(names) > 1:
+            raise StageError(
+                f"{where}(): the pipeline {pipeline.name!r} has several sources: give each by name, as in "
+                f"{where}({', '.join(f'{name}=...' for name in names)})"
+            )
+        if names[0] in given:
+            raise StageError(f"{where}() was given the source {names[0]!r} twice, with and without its name")
+        given[names[0]] = psets
+    for name in names:
+        if name not in given:
+            raise StageError(f"{where}(): the source {name!r} of the pipeline {pipeline.name!r} was not given")
+    whole = {other for step in pipeline.steps.values() if step.kind == "table" for other in step.after}
+    sources: dict[str, PsetSource | Drawn] = {}
+    columns: dict[str, Columns] = {}
+    for name in names:
+        if drawn and name not in whole and not is_table(given[name]) and isinstance(given[name], Iterable):
+            sources[name] = Drawn(islice(iter(given[name]), limit))
+        else:
+            sources[name] = source = psets_of_user(given[name], limit)
+            keys, count = source.keys, source.count
+            columns[name] = Columns(keys, open=not count or isinstance(source, DictRows))
+    pipeline.columns(columns)
+    return sources

@@ -495,10 +495,7 @@ def in_order(table: Table, numbers: Numbers, settled: Settled) -> tuple[Table, N
     numbers = numbers[order]
     labels = pd.Index(numbers) if settled.labels is None else settled.labels.take(numbers)
     table = table if settled.ranks is None else table.take(order)
-    typed = table.typed
-    if typed is not None:
-        typed = typed.set_axis(labels)
-    return attrs.evolve(table, index=_plain(labels), typed=typed), numbers
+    return attrs.evolve(table, index=_plain(labels)), numbers
 
 
 def _plain(labels: pd.Index[Any]) -> pd.Index[Any] | None:

@@ -102,7 +102,7 @@ class MapResults:
         >>> results.missing_psets()
         [{'a': 0}]
         """
-        if self._missing_psets.typed is not None:
+        if self._missing_psets.header is not None:
             return self._missing_psets.frame()
         return list(self._missing_psets.dicts())
 

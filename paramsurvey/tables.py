@@ -50,19 +50,22 @@ class Table:
         The number of rows.
     index : Index or None
         Their labels; None for 0, 1, 2 and so on.
-    typed : DataFrame or None
-        The same rows as the user's own frame, where they came from one: its dtypes are kept.
+    typed : mapping
+        Columns as the user's own frame has them, by key, whose dtypes are kept: those that came from one.
+    header : Index or None
+        The labels of the columns of that frame; None if the rows did not come from one.
     """
 
     keys: Keys
     columns: list[Column]
     count: int
     index: pd.Index[Any] | None = None
-    typed: pd.DataFrame | None = None
+    typed: Mapping[Hashable, pd.Series[Any]] = attrs.field(factory=dict)
+    header: pd.Index[Any] | None = None
 
     def __reduce__(self) -> tuple[type[Table], tuple[Any, ...]]:
         columns = [part_of(column, 0, len(column)) for column in self.columns]  # lent memory cannot be pickled
-        return Table, (self.keys, columns, self.count, self.index, self.typed)
+        return Table, (self.keys, columns, self.count, self.index, self.typed, self.header)
 
     def dicts(self) -> Iterator[Pset]:
         """Make a dict of each row, without its holes."""
@@ -80,18 +83,20 @@ class Table:
         """Return these rows; None for all of them."""
         if rows is None:
             return self
-        return Table(
-            self.keys,
-            [_taken(column, rows) for column in self.columns],
-            len(rows),
-            pd.Index(rows) if self.index is None else self.index.take(rows),
-            None if self.typed is None else self.typed.take(rows),
-        )
+        typed = {key: series.take(rows) for key, series in self.typed.items()}
+        columns = [
+            _values_of(typed[key]) if isinstance(column, memoryview) and key in typed else _taken(column, rows)
+            for key, column in zip(self.keys, self.columns, strict=True)
+        ]
+        index = pd.Index(rows) if self.index is None else self.index.take(rows)
+        return Table(self.keys, columns, len(rows), index, typed, self.header)
 
     def slice(self, start: int, stop: int) -> Table:
         """Return some rows that follow one another, without their labels."""
-        typed = None if self.typed is None else self.typed.iloc[start:stop]
-        return Table(self.keys, [_sliced(column, start, stop) for column in self.columns], stop - start, None, typed)
+        columns = [_sliced(column, start, stop) for column in self.columns]
+        lent = {key for key, column in zip(self.keys, self.columns, strict=True) if isinstance(column, memoryview)}
+        typed = {key: series.iloc[start:stop] for key, series in self.typed.items() if key not in lent}
+        return Table(self.keys, columns, stop - start, None, typed, self.header)
 
     def column(self, key: Hashable) -> Column:
         """Return the values of one column."""
@@ -99,35 +104,42 @@ class Table:
 
     def only(self, keys: Sequence[Hashable]) -> Table:
         """Return these columns, in this order."""
-        places = [self.keys.index(key) for key in keys]
-        typed = None if self.typed is None else self.typed.iloc[:, places]
-        return Table(tuple(keys), [self.columns[place] for place in places], self.count, self.index, typed)
+        columns = [self.column(key) for key in keys]
+        typed = {key: self.typed[key] for key in keys if key in self.typed}
+        return Table(tuple(keys), columns, self.count, self.index, typed, _header(self.header, keys))
 
     def renamed(self, names: Mapping[Hashable, Hashable]) -> Table:
         """Return the same rows with other names for some columns."""
         keys = tuple(names.get(key, key) for key in self.keys)
-        typed = None
-        if self.typed is not None:
-            typed = _own(self.typed)
-            typed.columns = exact_labels(keys)
-        return Table(keys, self.columns, self.count, self.index, typed)
+        typed = {names.get(key, key): series for key, series in self.typed.items()}
+        return Table(keys, self.columns, self.count, self.index, typed, _header(self.header, keys))
 
     def beside(self, other: Table) -> Table:
         """Return a table with these columns and those of another one of the same length."""
-        typed = self.typed
-        if typed is not None and other.keys:
-            typed = _joined_frames(typed, other.frame(index=typed.index))
-        elif typed is not None:
-            typed = _own(typed)
-        return Table(self.keys + other.keys, self.columns + other.columns, self.count, self.index, typed)
+        keys, columns = self.keys + other.keys, self.columns + other.columns
+        typed = {**self.typed, **other.typed} if other.typed else self.typed
+        return Table(keys, columns, self.count, self.index, typed, _header(self.header, keys))
 
     def frame(self, index: pd.Index[Any] | None = None) -> pd.DataFrame:
-        """Make the DataFrame."""
-        if self.typed is not None:
-            return _own(self.typed)
+        """Make the DataFrame; the user may change it without changing anything here."""
         if index is None:
             index = pd.RangeIndex(self.count) if self.index is None else self.index
-        return frame_of(self.keys, [typed_column(column) for column in self.columns], index)
+        columns = [
+            self.typed[key].copy(deep=not _COPIES_ON_WRITE) if key in self.typed else typed_column(column)
+            for key, column in zip(self.keys, self.columns, strict=True)
+        ]
+        frame = frame_of(self.keys, columns, index)
+        if self.header is not None:
+            frame.columns = self.header
+        return frame
+
+
+def _header(header: pd.Index[Any] | None, keys: Sequence[Hashable]) -> pd.Index[Any] | None:
+    """Return the header of a table with other columns than the user's frame had; several levels cannot be kept."""
+    if header is None or (len(header) == len(keys) and header.nlevels > 1 and list(header) == list(keys)):
+        return header
+    labels = exact_labels(keys)
+    return labels if header.nlevels > 1 else labels.rename(header.name)
 
 
 def frame_of(keys: Keys, columns: Sequence[pd.Series[Any]], index: pd.Index[Any]) -> pd.DataFrame:
@@ -136,14 +148,6 @@ def frame_of(keys: Keys, columns: Sequence[pd.Series[Any]], index: pd.Index[Any]
     frame = pd.DataFrame(bare, index=index, copy=False)
     frame.columns = exact_labels(keys)
     return frame
-
-
-def _joined_frames(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    columns = [left.iloc[:, i] for i in range(left.shape[1])] + [right.iloc[:, i] for i in range(right.shape[1])]
-    joined = frame_of((*left.columns, *right.columns), columns, left.index)
-    if not isinstance(left.columns, pd.MultiIndex):
-        joined.columns.name = left.columns.name
-    return joined
 
 
 def _own(frame: pd.DataFrame) -> pd.DataFrame:
@@ -155,20 +159,50 @@ _COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
 def concatenated(tables: Sequence[Table]) -> Table:
-    """Put tables under one another, without their labels; a column that one lacks is a hole in its rows."""
+    """Put tables under one another, without their labels; a column that one lacks is a hole in its rows.
+
+    A column keeps the dtype that it has in the user's own frames if they agree on it.
+    """
     if len(tables) == 1:
         [table] = tables
         return table if table.index is None else attrs.evolve(table, index=None)
     keys = tuple(dict.fromkeys(chain.from_iterable(table.keys for table in tables)))
     columns = [_concatenated([_column_or_holes(table, key) for table in tables]) for key in keys]
-    typed = None
-    if tables and all(table.typed is not None and table.keys == keys for table in tables):
-        typed = pd.concat([table.typed for table in tables if table.typed is not None], ignore_index=True)
-    return Table(keys, columns, sum(table.count for table in tables), None, typed)
+    typed: dict[Hashable, pd.Series[Any]] = {}
+    for key in dict.fromkeys(chain.from_iterable(table.typed for table in tables)):
+        series = _stacked_series([table for table in tables if table.count] or tables, key)
+        if series is not None:
+            typed[key] = series
+    header = next((table.header for table in tables if table.header is not None), None)
+    return Table(keys, columns, sum(table.count for table in tables), None, typed, _header(header, keys))
 
 
 def _column_or_holes(table: Table, key: Hashable) -> Column:
     return table.column(key) if key in table.keys else [HOLE] * table.count
+
+
+def _stacked_series(tables: Sequence[Table], key: Hashable) -> pd.Series[Any] | None:
+    """Put a column of users' frames under one another, if all have it with one dtype, which can have holes if need be.
+
+    Else it is decided from the values: pandas would find a common dtype, and round to fit it.
+    """
+    holders = [table for table in tables if key in table.keys]
+    series = [table.typed[key] for table in holders if key in table.typed]
+    if not series or len(series) < len(holders) or any(each.dtype != series[0].dtype for each in series):
+        return None
+    whole = pd.concat(series, ignore_index=True)
+    if len(holders) == len(tables):
+        return whole
+    has_it = np.repeat([key in table.keys for table in tables], [table.count for table in tables])
+    return series_with_holes(whole, np.where(has_it, np.cumsum(has_it) - 1, -1))
+
+
+def series_with_holes(series: pd.Series[Any], rows: np.ndarray[Any, Any]) -> pd.Series[Any] | None:
+    """Take these rows of a series, -1 for none, if its dtype has a missing value; pandas would make floats of ints."""
+    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iub":
+        return None
+    taken = series.set_axis(pd.RangeIndex(len(series))).reindex(rows)
+    return taken if taken.dtype == series.dtype else None
 
 
 def typed_column(column: Column) -> pd.Series[Any]:
@@ -222,9 +256,10 @@ def _table_of_frame(frame: pd.DataFrame) -> Table:
     if not frame.columns.is_unique:
         twice = list(frame.columns[frame.columns.duplicated()].unique())
         raise PsetError(f"the psets have more than one column {', '.join(map(repr, twice))}: rename them")
-    own = _own(frame)
-    columns = [_values_of(own.iloc[:, position]) for position in range(own.shape[1])]
-    return Table(tuple(own.columns), columns, len(own), own.index, own)
+    own, keys = _own(frame), tuple(frame.columns)
+    series = [own.iloc[:, position] for position in range(own.shape[1])]
+    columns = list(map(_values_of, series))
+    return Table(keys, columns, len(own), own.index, dict(zip(keys, series, strict=True)), own.columns)
 
 
 def _values_of(series: pd.Series[Any]) -> Column:

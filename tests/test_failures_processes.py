@@ -133,7 +133,6 @@ def test_a_stopped_worker_with_a_deadline_is_replaced(session_on):
             os.kill(stopped[0], signal.SIGSTOP)
 
     results = session.map(bad_workers.takes_a_while_and_says_where, psets, timeout=0.5, out_func=stop_the_first)
-    assert not psutil.pid_exists(stopped[0])
     finished = [pset for pset in psets if pset["n"] not in set(results.missing["n"])]
     assert_healthy_but_for(results, "pid", finished)
     assert results.missing["_kind"].tolist() in ([], ["timeout"])  # it may have been between two psets

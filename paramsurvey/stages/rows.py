@@ -124,9 +124,7 @@ def _slabs(total: int) -> Iterator[tuple[int, int]]:
 
 def _picked(table: Table, rows: Parents) -> Table:
     """Return these rows, any number of times, without their labels."""
-    taken = table.take(rows)
-    frame = None if taken.typed is None else taken.typed.reset_index(drop=True)
-    return attrs.evolve(taken, index=None, typed=frame)
+    return attrs.evolve(table.take(rows), index=None)
 
 
 def _without(table: Table, names: Iterable[Hashable]) -> Table:
@@ -679,10 +677,9 @@ class Product:
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows."""
         table = _with_room(table, self.makes, self.name)
-        grid = self.grid if table.typed is not None else attrs.evolve(self.grid, typed=None)
         for start, stop in _slabs(table.count * self.fan_out):
             parents, places = np.divmod(np.arange(start, stop, dtype=np.int64), max(self.fan_out, 1))
-            yield Rows(_picked(table, parents).beside(grid.take(places)), parents)
+            yield Rows(_picked(table, parents).beside(self.grid.take(places)), parents)
 
 
 def _grid_of(grids: tuple[object, ...], infer_category: bool, stage: str) -> Table:
@@ -804,7 +801,7 @@ class Derive:
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows with their new columns."""
         table = _with_room(table, self.makes, self.name)
-        wider = attrs.evolve(table, index=None, typed=None)
+        wider = attrs.evolve(table, index=None, typed={})
         for new in self.new:
             column = new.reader.values(wider, _column_where(self.name, new.name))
             wider = wider.beside(Table((new.name,), [column], table.count))

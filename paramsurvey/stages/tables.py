@@ -20,7 +20,7 @@ import operator
 import statistics
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import reduce
 from types import MappingProxyType
@@ -37,7 +37,7 @@ from paramsurvey.errors import PsetError, StageError
 from paramsurvey.options import check, nearest_or_all, shown
 from paramsurvey.results import MapResults, first_line
 from paramsurvey.stages.base import UNKNOWN, Ask, Columns, Made, Parents, listed
-from paramsurvey.tables import Table, concatenated, frame_of, table_of, typed_column
+from paramsurvey.tables import Table, concatenated, series_with_holes, table_of
 
 Names: TypeAlias = tuple[Hashable, ...]
 Inputs: TypeAlias = tuple[int, int | None]
@@ -128,15 +128,10 @@ def _positions(rows: Iterable[int]) -> Parents:
 def _picked(table: Table, rows: Parents) -> Table:
     """Return these rows, numbered anew; a row at -1 is all holes."""
     if not len(rows) or rows.min() >= 0:
-        taken = table.take(rows)
-        typed = None if taken.typed is None else taken.typed.reset_index(drop=True)
-        return attrs.evolve(taken, index=None, typed=typed)
+        return attrs.evolve(table.take(rows), index=None)
     columns = [_with_holes(column, rows) for column in table.columns]
-    typed = None
-    if table.typed is not None:
-        own = table.typed.reset_index(drop=True)
-        series = [_series_with_holes(own.iloc[:, place], rows, column) for place, column in enumerate(columns)]
-        typed = frame_of(table.keys, series, pd.RangeIndex(len(rows)))
+    wide = ((key, series_with_holes(series, rows)) for key, series in table.typed.items())
+    typed = {key: series for key, series in wide if series is not None}
     return Table(table.keys, columns, len(rows), None, typed)
 
 
@@ -145,53 +140,11 @@ def _with_holes(column: Column, rows: Parents) -> Column:
     return pack([values[row] if row >= 0 else HOLE for row in rows.tolist()])
 
 
-def _series_with_holes(series: pd.Series[Any], rows: Parents, column: Column) -> pd.Series[Any]:
-    """Take these rows of a series, with its dtype if that has a missing value; pandas would make floats of ints."""
-    if isinstance(series.dtype, np.dtype) and series.dtype.kind in "iub":
-        return typed_column(column)
-    taken = series.reindex(rows)
-    return taken if taken.dtype == series.dtype else typed_column(column)
-
-
-def _stacked(tables: Sequence[Table]) -> Table:
-    """Put tables under one another; a column keeps the dtype of the user's frames if they agree on it."""
-    bare = concatenated([attrs.evolve(table, index=None, typed=None) for table in tables])
-    full = [table for table in tables if table.count] or list(tables)
-    if all(table.typed is None for table in full):
-        return bare
-    series = [_stacked_series(full, key, bare.column(key)) for key in bare.keys]
-    return attrs.evolve(bare, typed=frame_of(bare.keys, series, pd.RangeIndex(bare.count)))
-
-
-def _stacked_series(tables: Sequence[Table], key: Hashable, column: Column) -> pd.Series[Any]:
-    holders = [table for table in tables if key in table.keys]
-    series = [table.typed.iloc[:, table.keys.index(key)] for table in holders if table.typed is not None]
-    if not series or len(series) < len(holders) or any(each.dtype != series[0].dtype for each in series):
-        return typed_column(column)  # pandas would find a common dtype, and round to fit it
-    whole = series[0].reset_index(drop=True) if len(series) == 1 else pd.concat(series, ignore_index=True)
-    if len(holders) == len(tables):
-        return whole
-    return _series_with_holes(whole, _places_in(tables, key), column)
-
-
-def _places_in(tables: Sequence[Table], key: Hashable) -> Parents:
-    """For the rows of tables under one another: their positions among the rows of those that have the key, or -1."""
-    has_it = np.repeat([key in table.keys for table in tables], [table.count for table in tables])
-    return np.where(has_it, np.cumsum(has_it) - 1, -1)
-
-
 def _side_by_side(parts: Sequence[Table], count: int) -> Table:
-    keys = tuple(key for part in parts for key in part.keys)
-    columns = [column for part in parts for column in part.columns]
-    typed = None
-    if any(part.typed is not None for part in parts):
-        typed = frame_of(keys, [each for part in parts for each in _series_of(part)], pd.RangeIndex(count))
-    return Table(keys, columns, count, None, typed)
-
-
-def _series_of(part: Table) -> Iterator[pd.Series[Any]]:
-    for place, column in enumerate(part.columns):
-        yield typed_column(column) if part.typed is None else part.typed.iloc[:, place]
+    whole = Table((), [], count)
+    for part in parts:
+        whole = whole.beside(part)
+    return whole
 
 
 # --- what is missing, and what is equal -----------------------------------------------------------
@@ -443,7 +396,7 @@ class Join:
         mine, yours = (table.only([key for key in self.on if key in table.keys]) for table in (left, right))
         if len(lefts) and lefts.min() >= 0:
             return _picked(mine, lefts)
-        return _picked(_stacked([mine, yours]), np.where(lefts >= 0, lefts, left.count + rights))
+        return _picked(concatenated([mine, yours]), np.where(lefts >= 0, lefts, left.count + rights))
 
 
 # --- Concat ---------------------------------------------------------------------------------------
@@ -480,7 +433,7 @@ class Concat:
         """Return the rows of all tables."""
         if not tables:
             raise StageError(f"stage {self.name!r} was given no table")
-        whole = _stacked(tables)
+        whole = concatenated(tables)
         parents = []
         start = 0
         for table in tables:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paramsurvey.lazy import load
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
     from paramsurvey.pipeline import Pipeline
+    from paramsurvey.plan import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.session import (
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
         finalize,
         init,
         map,
+        plan,
         run,
         stream,
     )
@@ -37,6 +41,7 @@ __all__ = [
     "MapResults",
     "ParamsurveyError",
     "Pipeline",
+    "Plan",
     "RunResults",
     "Session",
     "__version__",
@@ -48,6 +53,7 @@ __all__ = [
     "init",
     "map",
     "params",
+    "plan",
     "run",
     "stages",
     "stats",
@@ -64,6 +70,7 @@ _HOMES = {
     "MapResults": "results",
     "ParamsurveyError": "errors",
     "Pipeline": "pipeline",
+    "Plan": "plan",
     "RunResults": "results",
 }
 
@@ -81,3 +88,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """A package whose public functions stay what they are: Python would put a module that is imported in their place.
+
+    There is a module of the name `plan`, too; what users call is the function.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in __all__ and name not in _MODULES):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

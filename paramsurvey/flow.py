@@ -25,14 +25,17 @@ from __future__ import annotations
 import bisect
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 
 from paramsurvey.engine.records import ChunkRows
+from paramsurvey.engine.worker import safe_repr
+from paramsurvey.errors import StageError
 from paramsurvey.psets import SLAB, PsetSource
+from paramsurvey.stages.base import Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 
     from paramsurvey.engine.columns import Pset
     from paramsurvey.engine.dispatcher import Taken
-    from paramsurvey.stages.base import Rows, RowStage
+    from paramsurvey.stages.base import RowStage
     from paramsurvey.tables import Table
 
     Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -56,17 +59,11 @@ class Piece(NamedTuple):
     numbers: Numbers
 
 
-class Producer(Protocol):
-    """What an edge begins at."""
-
-    is_over: bool
-
-
 @attrs.define(eq=False)
 class Edge:
     """Rows between two stages: those that have come out of the one and were not pulled by the other."""
 
-    producer: Producer
+    producer: Node
     waiting: int = attrs.field(default=0, init=False)
     _pieces: deque[Piece] = attrs.field(factory=deque, init=False)
 
@@ -79,8 +76,11 @@ class Edge:
         """Return the next piece that is there."""
         if not self._pieces:
             return None
+        was_full = self.is_full
         piece = self._pieces.popleft()
         self.waiting -= piece.table.count
+        if was_full and not self.is_full:
+            self.producer.has_room()
         return piece
 
     @property
@@ -118,6 +118,10 @@ class Cursor:
         return self.producer.is_over and (psets is None or self._place >= psets.count)
 
 
+def _nobody_waits() -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class Node:
     """A stage in a run.
@@ -136,6 +140,8 @@ class Node:
         Whether nothing more will come out of it.
     parents : array of int64
         The number of each row's parent.
+    has_room : callable
+        Called when an edge from it is no longer full: somebody else may have waited for that.
     """
 
     name: str
@@ -144,6 +150,7 @@ class Node:
     outputs: list[Edge] = attrs.field(factory=list, init=False)
     is_over: bool = attrs.field(default=False, init=False)
     parents: array[int] = attrs.field(factory=lambda: array("q"), init=False)
+    has_room: Callable[[], None] = attrs.field(default=_nobody_waits, init=False)
 
     def put(self, piece: Piece) -> None:
         """Send a piece on."""
@@ -168,7 +175,7 @@ class StepNode(Node):
     """A node out of which rows come when it is asked to do a step."""
 
     count: int = attrs.field(default=0, init=False)
-    pieces: list[Table] = attrs.field(factory=list, init=False)  # if it holds them
+    pieces: list[Table] = attrs.field(factory=list, init=False)  # if it holds them; at least one shows the columns
 
     @property
     def is_blocked(self) -> bool:
@@ -243,12 +250,19 @@ class RowNode(StepNode):
             piece = self.edge.next()
             if piece is None:
                 return False
-            self._making, self._numbers = iter(self.stage.rows(piece.table)), piece.numbers
+            made = self.stage.rows(piece.table)
+            if not isinstance(made, Iterable):
+                raise StageError(f"its rows() gave {safe_repr(made)[:80]}: it should yield Rows(table, parents)")
+            self._making, self._numbers = iter(made), piece.numbers
         rows = next(self._making, None)
+        if rows is not None and not isinstance(rows, Rows):
+            raise StageError(f"its rows() gave {safe_repr(rows)[:80]}: it should yield Rows(table, parents)")
         if rows is None:
             self._making = None
         elif rows.table.count:
             self.give(rows.table, self._numbers[rows.parents])
+        elif self.holds and not self.pieces:
+            self.pieces.append(rows.table)
         return True
 
     def note_end(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 
@@ -210,8 +210,8 @@ class Pipeline:
         name : str, optional
             What it is called here; by default its own name.
         allow_missing : bool
-            Whether a whole-table stage works on what there is if rows are missing above it. By default it refuses
-            (`StageFailed`).
+            Whether a whole-table stage, or those of a pipeline, work on what there is if rows are missing above. By
+            default they refuse (`StageFailed`).
 
         Raises
         ------
@@ -220,7 +220,7 @@ class Pipeline:
         """
         places = self._places(after)
         if isinstance(stage, Pipeline):
-            return self._with_all_of(stage, places, name or stage.name)
+            return self._with_all_of(stage, places, name or stage.name, allow_missing)
         kind_of(stage)
         return self._with(Step(name or stage.name, stage, places, allow_missing))
 
@@ -232,7 +232,12 @@ class Pipeline:
                     f"there are: {listed(self.sources)}"
                 )
             return (self._last,)
-        return (after,) if isinstance(after, str) else tuple(after)
+        places = (after,) if isinstance(after, str) else tuple(after) if isinstance(after, Iterable) else (after,)
+        if not all(isinstance(each, str) for each in places):
+            raise StageError(
+                f"after={after!r}: it is the name of a stage, or several; there are: {listed(self._steps)}"
+            )
+        return places
 
     def _with(self, *steps: Step) -> Pipeline:
         more = Pipeline.__new__(Pipeline)
@@ -249,7 +254,7 @@ class Pipeline:
             more._last = step.name
         return more
 
-    def _with_all_of(self, other: Pipeline, places: tuple[str, ...], prefix: str) -> Pipeline:
+    def _with_all_of(self, other: Pipeline, places: tuple[str, ...], prefix: str, allow_missing: bool) -> Pipeline:
         sources = other.sources
         if len(places) != len(sources):
             raise StageError(
@@ -259,7 +264,12 @@ class Pipeline:
         names = {name: f"{prefix}.{name}" for name in other} | dict(zip(sources, places, strict=True))
         return self._with(
             *(
-                attrs.evolve(step, name=names[step.name], after=tuple(names[each] for each in step.after))
+                attrs.evolve(
+                    step,
+                    name=names[step.name],
+                    after=tuple(names[each] for each in step.after),
+                    allow_missing=step.allow_missing or (allow_missing and step.kind == "table"),
+                )
                 for step in other.steps.values()
                 if step.kind != "source"
             )
@@ -293,7 +303,7 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Product
 
-        return self.add(Product(*grids, infer_category=infer_category), **place)
+        return self._add_named("product", lambda name: Product(*grids, infer_category=infer_category, name=name), place)
 
     def derive(
         self,
@@ -317,8 +327,8 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Derive
 
-        stage = Derive({**columns, **more}, per_row=per_row)
-        return self.add(stage, after=after, name=self._free_name(stage.name))
+        new = dict(columns) | cast("dict[Hashable, Any]", more)
+        return self._add_named("derive", lambda name: Derive(new, per_row=per_row, name=name), {"after": after})
 
     def where(self, condition: Any, *, per_row: bool = False, **place: Any) -> Pipeline:
         """Keep the rows for which a condition is true; see `stages.rows.Where`.
@@ -334,7 +344,7 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Where
 
-        return self._add_named(Where(condition, per_row=per_row), place)
+        return self._add_named("where", lambda name: Where(condition, per_row=per_row, name=name), place)
 
     def drop(self, *names: Hashable, **place: Any) -> Pipeline:
         """Leave columns out.
@@ -348,7 +358,7 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Drop
 
-        return self._add_named(Drop(*names), place)
+        return self._add_named("drop", lambda name: Drop(*names, name=name), place)
 
     def keep(self, *names: Hashable, **place: Any) -> Pipeline:
         """Leave all columns out but these.
@@ -362,7 +372,7 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Keep
 
-        return self._add_named(Keep(*names), place)
+        return self._add_named("keep", lambda name: Keep(*names, name=name), place)
 
     def rename(self, names: Mapping[Hashable, Hashable], **place: Any) -> Pipeline:
         """Give columns other names.
@@ -376,21 +386,23 @@ class Pipeline:
         """
         from paramsurvey.stages.rows import Rename
 
-        return self._add_named(Rename(names), place)
+        return self._add_named("rename", lambda name: Rename(names, name=name), place)
 
-    def explode(self, column: Hashable, **place: Any) -> Pipeline:
+    def explode(self, column: Hashable, *, into: Hashable | None = None, **place: Any) -> Pipeline:
         """Make a row of every element of a list; see `stages.rows.Explode`.
 
         Parameters
         ----------
         column : hashable
             The column with the lists.
+        into : hashable, optional
+            The column of the elements; by default the same, or the keys of elements that are dicts.
         **place
             ``name`` and ``after``, as for `add`.
         """
         from paramsurvey.stages.rows import Explode
 
-        return self._add_named(Explode(column), place)
+        return self._add_named("explode", lambda name: Explode(column, into=into, name=name), place)
 
     def join(self, on: Any, *, after: Sequence[str], **options: Any) -> Pipeline:
         """Put the rows of two stages beside one another where columns agree; see `stages.tables.Join`.
@@ -407,7 +419,7 @@ class Pipeline:
         from paramsurvey.stages.tables import Join
 
         place = _place_out_of(options)
-        return self._add_named(Join(on, **options), {"after": after, **place})
+        return self._add_named("join", lambda name: Join(on, **options, name=name), {"after": after, **place})
 
     def concat(self, *, after: Sequence[str], **place: Any) -> Pipeline:
         """Put the rows of stages under one another.
@@ -421,7 +433,7 @@ class Pipeline:
         """
         from paramsurvey.stages.tables import Concat
 
-        return self._add_named(Concat(), {"after": after, **place})
+        return self._add_named("concat", lambda name: Concat(name=name), {"after": after, **place})
 
     def reduce(self, by: Any = None, **options: Any) -> Pipeline:
         """Make one row of every group of rows, or of all; see `stages.tables.Reduce`.
@@ -437,7 +449,7 @@ class Pipeline:
         from paramsurvey.stages.tables import Reduce
 
         place = _place_out_of(options)
-        return self._add_named(Reduce(by, **options), place)
+        return self._add_named("reduce", lambda name: Reduce(by, **options, name=name), place)
 
     def top(self, count: int, by: Any, **options: Any) -> Pipeline:
         """Keep the best rows; see `stages.tables.Top`.
@@ -454,7 +466,7 @@ class Pipeline:
         from paramsurvey.stages.tables import Top
 
         place = _place_out_of(options)
-        return self._add_named(Top(count, by, **options), place)
+        return self._add_named("top", lambda name: Top(count, by, **options, name=name), place)
 
     def best(self, by: Any, **options: Any) -> Pipeline:
         """Keep the best row; see `stages.tables.Best`.
@@ -469,7 +481,7 @@ class Pipeline:
         from paramsurvey.stages.tables import Best
 
         place = _place_out_of(options)
-        return self._add_named(Best(by, **options), place)
+        return self._add_named("best", lambda name: Best(by, **options, name=name), place)
 
     def apply(self, function: Callable[..., Any], **place: Any) -> Pipeline:
         """Make a table of the whole table, or of those of several stages; see `stages.tables.Apply`.
@@ -485,9 +497,10 @@ class Pipeline:
 
         return self.add(Apply(function), **place)
 
-    def _add_named(self, stage: Any, place: Mapping[str, Any]) -> Pipeline:
-        """Add a stage whose own name says only what it does, and may be taken."""
-        return self.add(stage, **{"name": self._free_name(stage.name), **place})
+    def _add_named(self, usual: str, make: Callable[[str], Any], place: Mapping[str, Any]) -> Pipeline:
+        """Add a stage whose usual name says only what it does, and may be taken: then it is numbered."""
+        name = place.get("name") or self._free_name(usual)
+        return self.add(make(name), **{key: value for key, value in place.items() if key != "name"})
 
     def _free_name(self, name: str) -> str:
         number, free = 2, name
@@ -550,6 +563,9 @@ def _columns_of(step: Step, known: Mapping[str, Columns]) -> Columns:
 
 
 def _check_place(step: Step, steps: Mapping[str, Step]) -> None:
+    if not isinstance(step.name, str) or not step.name:
+        raise StageError(f"name={step.name!r}: the name of a stage is a text")
+    kind_of(step.stage)
     least, most = inputs_of(step.stage)
     count = len(step.after)
     if count < least or (most is not None and count > most):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -29,9 +29,8 @@ _WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the re
 class PsetSource(Protocol):
     """Where the rows of a survey come from."""
 
-    @property
-    def keys(self) -> Keys:
-        """The columns that are known."""
+    def all_keys(self) -> Keys:
+        """Return all columns that any row has."""
         ...
 
     @property
@@ -151,9 +150,8 @@ class WholeTable:
 
     whole: Table
 
-    @property
-    def keys(self) -> Keys:
-        """The columns."""
+    def all_keys(self) -> Keys:
+        """Return all columns."""
         return self.whole.keys
 
     @property
@@ -202,10 +200,9 @@ class DictRows:
         refuse_reserved(self._keys)
         self.prepare()
 
-    @property
-    def keys(self) -> Keys:
-        """The columns, as far as the dicts were looked at."""
-        return self._keys
+    def all_keys(self) -> Keys:
+        """Return all columns that any dict has."""
+        return tuple(dict.fromkeys(chain.from_iterable(self._dicts)))
 
     @property
     def count(self) -> int:

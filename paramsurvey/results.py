@@ -13,11 +13,15 @@ import pandas as pd
 from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.records import Failure
 from paramsurvey.errors import MissingPsets, StageError
+from paramsurvey.lazy import load
 from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
 from paramsurvey.tables import Table, concatenated, frame_of
 
 if TYPE_CHECKING:
+    import os
+
+    from paramsurvey.drawing import Drawing
     from paramsurvey.pipeline import Pipeline
 
 Pset: TypeAlias = dict[Hashable, Any]
@@ -261,6 +265,8 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
         return self._frames[name]
 
     def _why_not(self, name: str) -> str:
+        if name in self.pipeline.sources:
+            return f"{name!r} is a source, and its rows are no results; there are: {', '.join(map(repr, self._found))}"
         if name in self.pipeline:
             return f"the rows of stage {name!r} were not kept: run with keep='all'"
         return f"there is no stage {name!r}; there are: {', '.join(map(repr, self._found))}"
@@ -319,6 +325,34 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
     def stats(self) -> dict[str, PerfStats]:
         """The times by map stage."""
         return {name: found.stats for name, found in self._surveys.items()}
+
+    def table(self, name: str) -> Table | None:
+        """Return the rows of a stage or a source as they are, before they are a DataFrame; None if they were not kept.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        """
+        if name not in self._origins:
+            raise KeyError(self._why_not(name))
+        return self._origins[name].table
+
+    def drawing(self) -> Drawing:
+        """Return a picture of the pipeline, with counts, failures and times."""
+        plan = load("paramsurvey.plan")  # it stands above this module
+        drawing: Drawing = plan.drawing_of_run(self)
+        return drawing
+
+    def draw(self, path: str | os.PathLike[str]) -> None:
+        """Draw the pipeline into a file, with counts, failures and times.
+
+        Parameters
+        ----------
+        path : str or path
+            Where; its suffix decides: ``.svg``, ``.png`` (needs ``paramsurvey[plot]``) or ``.mmd`` (Mermaid).
+        """
+        self.drawing().save(path)
 
     def raise_if_missing(self) -> None:
         """Raise `MissingPsets`, which says what is missing and carries these results, if any pset has no result."""

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.pipeline import Pipeline
+    from paramsurvey.plan import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
-    from paramsurvey.run import Run
+    from paramsurvey.runs import Run
     from paramsurvey.survey import Survey
 
 
@@ -111,6 +112,23 @@ class Session:
         self._streams.add(stream)
         return stream
 
+    def plan(self, worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:
+        """Tell what a survey or a run would do, before it does anything expensive; see `paramsurvey.plan`."""
+        from paramsurvey.pipeline import Pipeline
+        from paramsurvey.plan import check_arguments, options_of_sample, planned
+
+        names = worker.sources if isinstance(worker, Pipeline) else ()
+        check_arguments({"psets": psets, **{name: given[name] for name in names if name in given}}, sample)
+        if isinstance(worker, Pipeline):
+            run = self._pipeline_run(worker, psets, {**given, "keep": "all"}, "plan")
+        else:
+            run = self._survey(worker, psets, given, "plan")
+        options = options_of_sample(given)
+        with self._counted():
+            return planned(
+                run, sample, lambda each, psets: self._pipeline_run(each, None, {**options, **psets}, "plan")
+            )
+
     def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
         """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
         stream = Stream(self, self._survey(worker, psets, options, "stream"))
@@ -169,7 +187,7 @@ class Session:
 
     def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
         from paramsurvey.pipeline import Pipeline
-        from paramsurvey.run import sources_of_user
+        from paramsurvey.runs import sources_of_user
 
         if not isinstance(pipeline, Pipeline):
             raise StageError(f"{where}() runs a Pipeline, not {pipeline!r}; for one function there is map()")
@@ -209,7 +227,7 @@ class Session:
         options_of: Callable[[Mapping[str, Any]], Options],
         **more: Any,
     ) -> Run:
-        from paramsurvey.run import Run
+        from paramsurvey.runs import Run
 
         backend = self._backend_for(options)
         slots = slots_of(options, backend)
@@ -348,8 +366,12 @@ class RunStream(_Rows):
         return self._last_rows()
 
     def _last_rows(self) -> Iterator[dict[Hashable, Any]]:
-        while (piece := self._sink.next()) is not None:
-            yield from piece.table.dicts()
+        from paramsurvey.flow import advance
+
+        while (piece := self._sink.next()) is not None or advance(self._sink.producer):
+            if piece is not None:
+                yield from piece.table.dicts()
+        self._running.raise_failure()
 
     @property
     def results(self) -> RunResults:
@@ -647,6 +669,56 @@ def run(pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
     3  2  20  22
     """
     return default_session().run(pipeline, psets, **given)
+
+
+def plan(worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:
+    """Tell what a survey or a run would do, before it does anything expensive.
+
+    How many rows come out of every stage, exactly or within bounds; which columns; whether psets are there twice;
+    whether worker and psets can be sent to other processes, and how many bytes they are. No worker is started unless
+    there is a sample.
+
+    Parameters
+    ----------
+    worker : callable or Pipeline
+        What would be given to `map` or `run`.
+    psets : list of dicts, DataFrame, or MapResults, optional
+        As for `map` and `run`; not an iterator, which would be used up.
+    sample : int, optional
+        Run so many rows of the first source, evenly spread, and all of the other sources, through all stages; then the
+        plan has times, numbers of rows where only bounds are known, failures, the most memory, and how long a run would
+        take.
+    **given
+        Sources by name, and options, as for `map` and `run`. A sample calls no ``out_func``.
+
+    Returns
+    -------
+    Plan
+        It prints as a table and shows as a picture in notebooks; `Plan.to_dict` gives plain data.
+
+    Raises
+    ------
+    StageError
+        A column that a stage needs is in none of the psets, or one that it makes is there.
+    PsetError, WorkerError, OptionError
+        As for `map`.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> from paramsurvey import Pipeline
+    >>> pipeline = Pipeline("shifts").product({"by": [10, 20]}).where("n > by").top(3, by="n")
+    >>> plan = paramsurvey.plan(pipeline, [{"n": n} for n in range(30)])
+    >>> print(plan)
+    shifts: 3 stages on ... slots of multiprocessing
+    ○ psets    source        30  n
+    ● product  rows          60  +by
+    ● where    rows   up to  60
+    ◆ top      table  up to   3
+    >>> plan["product"].rows.is_exact
+    True
+    """
+    return default_session().plan(worker, psets, sample=sample, **given)
 
 
 def backend() -> str:

@@ -184,23 +184,27 @@ class Survey(Node):
         if taken.start + part.count > first:
             feed.release(first, taken.start + part.count - first)
 
+    def deliver(self, taken: Taken) -> None:
+        """Send finished rows on."""
+        assert self.feed is not None
+        if taken.part.count > len(taken.part.failures):
+            self.put(piece_of(self.feed, taken))
+
     def note(self, item: Taken | Lost) -> None:
-        """Take note of what has come back, send finished rows on, and let go of what is no longer needed."""
+        """Take note of what has come back, and let go of what is no longer needed."""
         feed = self.feed
         assert feed is not None
         if isinstance(item, Lost):
             self._note_lost(item)
             feed.release(item.row, 1)
             return
-        if self.outputs and item.part.count > len(item.part.failures):
-            self.put(piece_of(feed, item))
         self._note_rows(item)
         if isinstance(feed, Arrivals):
             self._release(feed, item)
 
     def keep(self, taken: Taken) -> None:
         """Keep the answers of rows."""
-        if self.options.keep_results and self.holds:
+        if self.holds:
             self._parts.append((taken.start, bare(taken.part)))
 
     def _note_rows(self, taken: Taken) -> None:
@@ -335,7 +339,7 @@ class Survey(Node):
         from paramsurvey.tables import joined
 
         feed = self._feed_or_none()
-        if not self.options.keep_results or not self.holds:
+        if not self.holds:
             return feed.table().take(np.empty(0, np.int64)), np.empty(0, np.int64)
         psets = feed.table()
         table, numbers = joined(psets, self._parts)

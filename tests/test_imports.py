@@ -30,11 +30,11 @@ FLOORS = [
     {"stages", "results"},
     {"flow"},
     {"survey"},
-    {"run"},
+    {"runs"},
     {"session", "pipeline", "plan"},  # a pipeline can run itself, in the default session
     {"testing", "cli"},
 ]
-PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "run", "pipeline", "plan", "stages", "testing"}
+PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "runs", "pipeline", "plan", "stages", "testing"}
 NUMPY = PANDAS | {"psets", "stats"}
 NETWORKX = {"pipeline"}
 ONE_PLACE = {

@@ -182,7 +182,7 @@ def test_a_chunk_goes_out_as_run_chunk_its_handle_and_its_rows():
     assert submission.handle == "the handle"
     assert submission.rows == (("row",), [[0, 1, 2, 3]], 4, 1)
     assert submission.options._replace(on_part=None) == TaskOptions(
-        rows=4, on_part=None, may_queue=False, timeout=3.0, max_tasks=7, backend_options={"x": 1}
+        rows=4, on_part=None, may_queue=False, owner=driven.loop, timeout=3.0, max_tasks=7, backend_options={"x": 1}
     )
 
 
@@ -426,6 +426,9 @@ class DrivableBackend(FakeBackend):
 
     def wake(self):
         self.woken += 1
+
+    def at_work(self, owner):
+        return min(self.room, sum(not each.future.done() for each in self.waiting if each.options.owner is owner))
 
 
 def test_a_drivable_backend_is_driven_by_the_thread_that_waits():

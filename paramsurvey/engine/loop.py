@@ -86,6 +86,10 @@ class Drivable(Protocol):
         """Have `drive` look at `until` now; may be called by any thread and by a signal handler."""
         ...
 
+    def at_work(self, owner: object) -> int:
+        """Return how many of its processes have submissions of this owner."""
+        ...
+
 
 class InterruptReceived(Exception):
     """The loop found an `Interrupt` in its inbox."""
@@ -152,6 +156,10 @@ def _no_preparation() -> bool:
     return False
 
 
+def _no_delivery(_lane: Lane, _taken: Taken) -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class Loop:
     """Drives lanes to their ends.
@@ -167,13 +175,17 @@ class Loop:
         strike it in the middle.
     prepare : callable
         Does a millisecond of work ahead, while there is time; returns whether there is more to do.
+    deliver : callable
+        Is told of finished rows as soon as they are known, before slots are filled: it may stir other lanes.
     """
 
     backend: Backend
     slots: int | None = None
     may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
     prepare: Callable[[], bool] = _no_preparation
+    deliver: Callable[[Lane, Taken], None] = _no_delivery
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
+    _was_interrupted: bool = attrs.field(default=False, init=False)
     _lanes: set[Lane] = attrs.field(factory=set, init=False)  # those that are not over
     _ready: list[tuple[tuple[int, int, int], Lane]] = attrs.field(factory=list, init=False)  # a heap
     _waiting: set[Lane] = attrs.field(factory=set, init=False)  # those in it
@@ -235,9 +247,15 @@ class Loop:
 
         May be called by any thread and by a signal handler.
         """
+        self._was_interrupted = True
         self.inbox.put(Interrupt())
         if self._drivable is not None:
             self._drivable.wake()
+
+    def raise_if_interrupted(self) -> None:
+        """Raise `InterruptReceived` if an interrupt came when `run` was at its end, and so went unheard."""
+        if self._was_interrupted:
+            raise InterruptReceived
 
     def _wind_down(self) -> Iterator[News]:
         """Take back what has not begun, and yield what comes in until all is quiet: finished psets, above all."""
@@ -258,8 +276,8 @@ class Loop:
         busy = self._busy
         while self._ready:
             lane = self._ready[0][1]
-            depth = 1 if self._drivable is None else lane.dispatcher.depth  # elsewhere `submit` itself may run them
-            if busy >= slots * depth:
+            queued = self._occupied(busy) >= slots
+            if queued and busy >= slots * self._depth(lane):
                 return
             heapq.heappop(self._ready)
             self._waiting.discard(lane)
@@ -268,7 +286,7 @@ class Loop:
                 self._note_end(lane)
                 continue
             self._put_in_line(lane)
-            self._submit(lane, flight, may_queue=busy >= slots)
+            self._submit(lane, flight, may_queue=queued)
             busy += 1
 
     def _look_at_stirred(self) -> None:
@@ -285,6 +303,14 @@ class Loop:
             self._waiting.add(lane)
             heapq.heappush(self._ready, (lane.place, lane))
 
+    def _depth(self, lane: Lane) -> int:
+        """How many chunks of a lane may be at a slot; only one where `submit` itself may run them."""
+        return 1 if self._drivable is None or lane.options.max_tasks else lane.dispatcher.depth
+
+    def _occupied(self, busy: int) -> int:
+        """How many slots are in use; with chunks that wait, they are fewer than flights."""
+        return busy if self._drivable is None else min(busy, self._drivable.at_work(self))
+
     @property
     def _busy(self) -> int:
         """How many flights have rows under way; those that have given all back no longer count."""
@@ -300,7 +326,7 @@ class Loop:
     def _submit(self, lane: Lane, flight: Flight, *, may_queue: bool) -> None:
         chunk, flight.queued = flight.chunk, may_queue
         announce = partial(self._announce, flight)
-        options = TaskOptions(chunk.count, announce, may_queue, *lane.options[3:])
+        options = TaskOptions(chunk.count, announce, may_queue, self, *lane.options[4:])
         rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
         future = self.backend.submit(run_chunk, lane.handle, tuple(rows), options=options)
         self._futures[flight] = lane, future
@@ -314,8 +340,7 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = False
         if patience is None:
-            # With fewer chunks than slots, one is idle; with some queued, one may be, if they all wait at another.
-            idle = self._has_queued or self._busy < (self.slots or self.backend.slots())
+            idle = self._occupied(self._busy) < (self.slots or self.backend.slots())
             patience = IDLE_SECONDS if idle and self._can_recall else TICK_SECONDS
             if not self.inbox.qsize() and self.prepare():
                 idle, patience = False, BREATH_SECONDS
@@ -328,11 +353,6 @@ class Loop:
             if idle:
                 self._recall()
             return None
-
-    @property
-    def _has_queued(self) -> bool:
-        """Whether a chunk may be waiting at a busy slot, and was not yet taken back."""
-        return any([flight.queued and not flight.recalled for flight in self._futures])  # noqa: C419 - twice as fast
 
     @property
     def _can_recall(self) -> bool:
@@ -360,6 +380,7 @@ class Loop:
     def _returned(self, lane: Lane, flight: Flight, part: Part) -> None:
         taken = lane.dispatcher.returned(flight, thawed(part))
         if taken is not None:
+            self.deliver(lane, taken)
             self._news.append((lane, taken))
 
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:

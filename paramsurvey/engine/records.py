@@ -100,7 +100,9 @@ class TaskOptions(NamedTuple):
     on_part : callable
         Called, from any thread, with each `Part` or `GivenBack` that comes before the end.
     may_queue : bool
-        Whether the submission may wait behind another, because both are over in no time.
+        Whether the submission may wait behind another of the same owner.
+    owner : object
+        Whose submission it is: of those of one owner, as many processes are at work as slots are used.
     timeout : float or None
         Seconds that one pset may take.
     max_tasks : int or None
@@ -112,6 +114,7 @@ class TaskOptions(NamedTuple):
     rows: int = 1
     on_part: Callable[[Part | GivenBack], None] = _nobody_listens
     may_queue: bool = False
+    owner: object = None
     timeout: float | None = None
     max_tasks: int | None = None
     backend_options: Mapping[str, Any] = MappingProxyType({})

@@ -73,6 +73,10 @@ class MultiprocessingBackend:
         """Have whoever drives look at its condition."""
         self._pool.wake()
 
+    def at_work(self, owner: object) -> int:
+        """Return how many worker processes have submissions of this owner."""
+        return self._pool.at_work(owner)
+
     def pids(self) -> list[int]:
         """Return the process numbers of the workers."""
         return self._pool.pids()

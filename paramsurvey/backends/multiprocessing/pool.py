@@ -40,7 +40,7 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -93,7 +93,6 @@ class Task:
     ticket: int
     future: Future[Any]
     options: TaskOptions
-    constant: Any  # its first argument: tasks of one stage have it in common
     began: float
     seen_index: int | None = None  # the row that was running at the last look,
     seen_since: float = 0.0  # and when it was first seen
@@ -160,6 +159,7 @@ class Pool:
         self._processes: dict[int, Process] = {}
         self._idle: list[Process] = []
         self._tasks: dict[Future[Any], Process] = {}
+        self._at_work: Counter[object] = Counter()  # processes with tasks, by their owner
         self._new: list[Process] = []  # not yet known to the selector
         self._head_of: Any = None  # the constant of the last chunk
         self._head = b""
@@ -199,8 +199,7 @@ class Pool:
         future.set_running_or_notify_cancel()
         with self._lock:
             self._tickets += 1
-            constant = args[0] if args else None
-            task = Task(self._tickets, future, options, constant, began := time.monotonic(), last_part=began)
+            task = Task(self._tickets, future, options, began := time.monotonic(), last_part=began)
         try:
             frame = self._frame(task.ticket, fn, args)
         except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
@@ -210,6 +209,8 @@ class Pool:
             if self._broken is not None or self._closing:
                 raise BackendError(self._broken or "the pool is closed")
             process = self._process_for(task)
+            if not process.tasks:
+                self._at_work[options.owner] += 1
             process.tasks.append(task)
             process.rows_done += options.rows
             self._tasks[future] = process
@@ -284,8 +285,7 @@ class Pool:
 
     def _process_for(self, task: Task) -> Process:
         options = task.options
-        may_queue = options.may_queue and not options.max_tasks
-        if may_queue and (process := self._least_busy_with(task.constant)):
+        if options.may_queue and (process := self._least_busy_of(options.owner)):
             return process
         while self._idle:
             process = self._idle.pop()
@@ -297,11 +297,11 @@ class Pool:
             return process
         return self._start()
 
-    def _least_busy_with(self, constant: Any) -> Process | None:
+    def _least_busy_of(self, owner: object) -> Process | None:
         least, fewest = None, 1 << 30
         for process in self._processes.values():
             tasks = process.tasks
-            if tasks and len(tasks) < fewest and tasks[-1].constant is constant and process.is_usable:
+            if tasks and len(tasks) < fewest and tasks[-1].options.owner is owner and process.is_usable:
                 least, fewest = process, len(tasks)
         return least
 
@@ -531,9 +531,20 @@ class Pool:
         """Take a process's first task off the books."""
         task = process.tasks.popleft()
         del self._tasks[task.future]
+        if not process.tasks:
+            self._note_at_rest(task.options.owner)
         if task.settle_at is not None:
             self._settling -= 1
         return task
+
+    def _note_at_rest(self, owner: object) -> None:
+        self._at_work[owner] -= 1
+        if not self._at_work[owner]:
+            del self._at_work[owner]
+
+    def at_work(self, owner: object) -> int:
+        """Return how many processes have tasks of this owner."""
+        return self._at_work.get(owner, 0)
 
     def _tick(self, now: float) -> float:
         """Look at every busy process; return after how many seconds to look again."""

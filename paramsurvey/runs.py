@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
 from paramsurvey.engine.dispatcher import Lost, Taken
-from paramsurvey.engine.loop import InterruptReceived, Loop, News, Over
+from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, News, Over
+from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import Interrupted, ParamsurveyError, StageError, StageFailed, SurveyStopped, WorkerStartError
 from paramsurvey.flow import (
     Arrivals,
@@ -41,15 +43,15 @@ from paramsurvey.lazy import load
 from paramsurvey.observers.events import Event, Observer
 from paramsurvey.options import Options
 from paramsurvey.progress import MapProgress
-from paramsurvey.psets import DictRows, Drawn, PsetSource, WholeTable, is_table, psets_of_user
-from paramsurvey.stages.base import Columns, conversation, listed
+from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user
+from paramsurvey.stages.base import Ask, Columns, Made, conversation, listed
 from paramsurvey.survey import OUT_FUNC, Survey
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend
     from paramsurvey.pipeline import Pipeline, Step
     from paramsurvey.results import Losses, MapResults, Origins, RunResults
-    from paramsurvey.stages.base import Ask, TableStage
+    from paramsurvey.stages.base import TableStage
     from paramsurvey.tables import Table
 
 Keep: TypeAlias = Literal["all", "sinks", "none"]
@@ -129,7 +131,7 @@ class Run:
     _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
 
     def __attrs_post_init__(self) -> None:
-        self._loop = Loop(self.backend, self.slots, lambda: self._sheltered, self._prepare)
+        self._loop = Loop(self.backend, self.slots, lambda: self._sheltered, self._prepare, self._deliver)
         _Assembly(self).assemble()
 
     # What it is asked for
@@ -144,7 +146,7 @@ class Run:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """While rows are waited for, have Ctrl-C end the run and not strike in the middle of something."""
-        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC) as sheltered:
+        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC | STAGES) as sheltered:
             self._sheltered = sheltered
             try:
                 yield
@@ -190,7 +192,7 @@ class Run:
         try:
             for item in news:
                 yield from self._deal_with(item)
-            self._work_on_tables()
+            self._loop.raise_if_interrupted()  # too late to strike
         except (InterruptReceived, KeyboardInterrupt) as exc:
             news.close()
             self._bring_in()
@@ -202,10 +204,6 @@ class Run:
         finally:
             news.close()
             self._bring_in()
-        if (stop := self._stop()) is not None:  # it was the last one
-            raise stop
-        if self._failure is not None:
-            raise self._failed(*self._failure) from self._failure[1]
         if refused := [node for node in self.nodes.values() if isinstance(node, TableNode) and node.refused]:
             raise StageFailed(refused[0].refused, self.results())
 
@@ -258,6 +256,16 @@ class Run:
     def _moved(self, node: Node) -> None:
         """Something has come out of a node, or it is over: have those below look."""
         push(self._pushed.get(id(node), ()))
+        self.stir_below(node)
+
+    def _deliver(self, lane: Lane, taken: Taken) -> None:
+        survey = self._surveys[id(lane)]
+        if survey.outputs:
+            survey.deliver(taken)
+            self.stir_below(survey)
+
+    def stir_below(self, node: Node) -> None:
+        """Have the surveys look that pull what a node gives."""
         for survey in self._below.get(id(node), ()):
             if survey.lane is not None:
                 self._loop.stir(survey.lane)
@@ -281,7 +289,7 @@ class Run:
 
     def _work_on_tables(self) -> None:
         """Have the whole-table stages begin whose tables are complete, and tell those that asked what has come."""
-        progress = True
+        progress = self._failure is None and not any(survey.stop for survey in self.surveys)
         while progress:
             progress = False
             for node in list(self._tables):
@@ -320,6 +328,10 @@ class Run:
     def _ask(self, node: TableNode, ask: Ask) -> None:
         from paramsurvey.stages.map import Map
 
+        if not isinstance(ask, Ask):
+            raise self._failed(
+                node.name, StageError(f"it yielded {safe_repr(ask)[:80]}: a stage yields Ask(worker, psets)")
+            )
         node.asked += 1
         try:
             stage = Map(ask.worker, **{"name": f"{node.name} {node.asked}", **ask.options})
@@ -335,16 +347,16 @@ class Run:
         self._open(survey, Direct(source))
 
     def _take_outcome(self, node: TableNode, outcome: Any) -> None:
-        from paramsurvey.stages.base import Made
-        from paramsurvey.tables import table_of
+        from paramsurvey.tables import Table, table_of
 
         try:
             if isinstance(outcome, Made):
                 table, node.origins = outcome.table, outcome.parents
             else:
-                table = table_of(_Holder(outcome))
+                table = outcome if isinstance(outcome, Table) else table_of(outcome)
         except Exception as exc:
-            raise self._failed(node.name, exc) from exc
+            what = f"it returned the {type(outcome).__name__} {safe_repr(outcome)[:80]}, which is no table"
+            raise self._failed(node.name, StageError(f"{what}: {exc}")) from exc
         node.psets = WholeTable(table)
         self._has_table(node)
 
@@ -433,22 +445,21 @@ class Run:
         order: dict[str, Settled] = {}
         for name, step in self.pipeline.steps.items():
             node = self.nodes[name]
-            if isinstance(node, WholeNode | DrawnNode) or not node.tracks:
+            if isinstance(node, WholeNode):
+                order[name] = self._labelled(node)
+            elif isinstance(node, DrawnNode) or not node.tracks:
                 order[name] = Settled()
             elif isinstance(node, Survey) and node.arrivals is None:
-                order[name] = self._labelled(step)
+                order[name] = order[step.after[0]]
             else:
                 keeps = isinstance(node, Survey) or bool(getattr(step.stage, "keeps_labels", False))
                 order[name] = settled(node, order[step.after[0]], keeps_labels=keeps)
         return order
 
-    def _labelled(self, step: Step) -> Settled:
-        """Return the order of a survey that reads a table directly: that of the table, with its labels."""
-        producer = self.nodes[step.after[0]]
-        assert isinstance(producer, WholeNode)
-        if producer.psets is None or not isinstance(producer.psets, WholeTable):
-            return Settled()
-        return Settled(None, producer.psets.table().index)
+    @staticmethod
+    def _labelled(node: WholeNode) -> Settled:
+        """Return the order of a whole table: as it stands, with its labels."""
+        return Settled(None, node.psets.table().index) if isinstance(node.psets, WholeTable) else Settled()
 
     def _table_of(self, node: Node, order: Mapping[str, Settled]) -> tuple[Table, Any]:
         """Return what has come out of a node, in its final order, and the numbers of the rows."""
@@ -520,7 +531,18 @@ class Run:
                 f"the pipeline {self.pipeline.name!r} ends in {len(sinks)} stages, {listed(sinks)}, and a stream has "
                 "the rows of one: stream one that ends in one stage"
             )
-        return edge_from(self.nodes[sinks[0]])
+        node: Node | None = self.nodes[sinks[0]]
+        edge = edge_from(self.nodes[sinks[0]])
+        while isinstance(node, RowNode):
+            node = node.producer
+        if isinstance(node, DrawnNode) or type(node) is WholeNode:  # row-wise stages only: whoever drains it pulls
+            self._pushed[id(node)] = []
+        return edge
+
+    def raise_failure(self) -> None:
+        """Raise `StageFailed` if a stage has raised that works while its rows are drained."""
+        if self._failure is not None:
+            raise self._failed(*self._failure) from self._failure[1]
 
     def tell(self, event: Event) -> None:
         """Tell the observers."""
@@ -541,13 +563,6 @@ class Run:
         return False
 
 
-@attrs.frozen
-class _Holder:
-    """What has a table, for `table_of`; or what may be psets by itself."""
-
-    table: Any
-
-
 class _Assembly:
     """Makes the nodes of a run, and the edges between them."""
 
@@ -566,7 +581,7 @@ class _Assembly:
         for name, step in self.steps.items():
             nodes[name] = node = self._node(step)
             if self.run.keep == "all" or (self.run.keep == "sinks" and name in sinks):
-                node.holds = True
+                node.holds = not isinstance(node, Survey) or node.options.keep_results
             if any(each.kind == "table" for each in self.consumers[name]):
                 node.holds = True
         self._find_who_tracks()
@@ -647,6 +662,7 @@ class _Assembly:
                 elif isinstance(node, RowNode):
                     pushed[name] += [node, *pushed[each.name]]
             run._below[id(run.nodes[name])] = pulling[name]
+            run.nodes[name].has_room = partial(run.stir_below, run.nodes[name])
             run._pushed[id(run.nodes[name])] = pushed[name]
 
 
@@ -698,7 +714,10 @@ def sources_of_user(
             sources[name] = Drawn(islice(iter(given[name]), limit))
         else:
             sources[name] = source = psets_of_user(given[name], limit)
-            keys, count = source.keys, source.count
-            columns[name] = Columns(keys, open=not count or isinstance(source, DictRows))
+            columns[name] = Columns(source.all_keys(), open=not source.count)
     pipeline.columns(columns)
     return sources
+
+
+STAGES = frozenset({RowNode._step.__code__, Run._continue.__code__})
+"""The code in which stages run in the driver, and with them functions of the user's."""

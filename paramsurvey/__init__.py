@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from paramsurvey.lazy import load
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
     from paramsurvey.pipeline import Pipeline
-    from paramsurvey.plan import Plan
+    from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.session import (
@@ -70,7 +68,7 @@ _HOMES = {
     "MapResults": "results",
     "ParamsurveyError": "errors",
     "Pipeline": "pipeline",
-    "Plan": "plan",
+    "Plan": "plans",
     "RunResults": "results",
 }
 
@@ -88,17 +86,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """A package whose public functions stay what they are: Python would put a module that is imported in their place.
-
-    There is a module of the name `plan`, too; what users call is the function.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name in __all__ and name not in _MODULES):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

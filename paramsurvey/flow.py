@@ -65,12 +65,15 @@ class Edge:
 
     producer: Node
     waiting: int = attrs.field(default=0, init=False)
+    when_full: Callable[[], object] | None = attrs.field(default=None, init=False)  # what empties it, if nobody pulls
     _pieces: deque[Piece] = attrs.field(factory=deque, init=False)
 
     def put(self, piece: Piece) -> None:
         """Add a piece."""
         self._pieces.append(piece)
         self.waiting += piece.table.count
+        if self.when_full is not None and self.is_full:
+            self.when_full()
 
     def next(self) -> Piece | None:
         """Return the next piece that is there."""

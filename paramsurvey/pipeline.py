@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from paramsurvey.drawing import Drawing
-    from paramsurvey.plan import Plan
+    from paramsurvey.plans import Plan
     from paramsurvey.results import RunResults
     from paramsurvey.session import RunStream
 
@@ -530,7 +530,7 @@ class Pipeline:
 
     def drawing(self) -> Drawing:
         """Return a picture of it."""
-        from paramsurvey.plan import drawing_of
+        from paramsurvey.plans import drawing_of
 
         return drawing_of(self)
 

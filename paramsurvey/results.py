@@ -340,7 +340,7 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
 
     def drawing(self) -> Drawing:
         """Return a picture of the pipeline, with counts, failures and times."""
-        plan = load("paramsurvey.plan")  # it stands above this module
+        plan = load("paramsurvey.plans")  # it stands above this module
         drawing: Drawing = plan.drawing_of_run(self)
         return drawing
 

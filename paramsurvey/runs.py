@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import attrs
 
 from paramsurvey.engine.dispatcher import Lost, Taken
-from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, News, Over
+from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import Interrupted, ParamsurveyError, StageError, StageFailed, SurveyStopped, WorkerStartError
 from paramsurvey.flow import (
@@ -121,7 +121,7 @@ class Run:
     nodes: dict[str, Node] = attrs.field(factory=dict, init=False)
     _loop: Loop = attrs.field(init=False)
     _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
-    _surveys: dict[int, Survey] = attrs.field(factory=dict, init=False)  # by the identity of their lanes
+    _surveys: dict[Lane, Survey] = attrs.field(factory=dict, init=False)  # that have begun and are not over
     _tables: list[TableNode] = attrs.field(factory=list, init=False)  # that have not begun
     _below: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # surveys that pull what a node gives
     _pushed: dict[int, list[RowNode]] = attrs.field(factory=dict, init=False)  # row-wise stages that nobody pulls
@@ -187,11 +187,21 @@ class Run:
     # Its course
 
     def _drive(self) -> Iterator[tuple[Survey, Taken]]:
-        self._begin()
         news = self._loop.run()
         try:
+            self._begin()
             for item in news:
-                yield from self._deal_with(item)
+                if item is None:
+                    self._nothing_has_come()
+                    continue
+                lane, what = item
+                survey = self._surveys[lane]
+                if isinstance(what, Over):
+                    self._over(survey, what)
+                    continue
+                self._take_note(survey, what)
+                if isinstance(what, Taken):
+                    yield survey, what
             self._loop.raise_if_interrupted()  # too late to strike
         except (InterruptReceived, KeyboardInterrupt) as exc:
             news.close()
@@ -220,29 +230,25 @@ class Run:
 
     def _open(self, survey: Survey, feed: Direct | Arrivals) -> None:
         lane = survey.begin(feed)
-        self._surveys[id(lane)] = survey
+        self._surveys[lane] = survey
+        self._pushed.setdefault(id(survey), [])
         self._loop.add(lane)
 
-    def _deal_with(self, item: News) -> Iterator[tuple[Survey, Taken]]:
-        if item is None:
-            for survey in self._surveys.values():
-                survey.tell_progress()
-            return
-        lane, news = item
-        survey = self._surveys[id(lane)]
-        if isinstance(news, Over):
-            self._over(survey, news)
-            return
-        survey.note(news)
+    def _nothing_has_come(self) -> None:
+        for survey in self._surveys.values():
+            survey.tell_progress()
+
+    def _take_note(self, survey: Survey, what: Taken | Lost) -> None:
+        survey.note(what)
         if survey.stop is not None:
             self._loop.interrupt()
-        self._moved(survey)
+        if self._pushed[id(survey)]:
+            push(self._pushed[id(survey)])
         survey.tell_progress()
-        if isinstance(news, Taken):
-            yield survey, news
 
     def _over(self, survey: Survey, news: Over) -> None:
-        del self._surveys[id(survey.lane)]
+        assert survey.lane is not None
+        del self._surveys[survey.lane]
         if news.is_stuck:
             raise WorkerStartError(
                 f"{survey.name}: the worker cannot be started ({survey.start_error}); "
@@ -259,7 +265,7 @@ class Run:
         self.stir_below(node)
 
     def _deliver(self, lane: Lane, taken: Taken) -> None:
-        survey = self._surveys[id(lane)]
+        survey = self._surveys[lane]
         if survey.outputs:
             survey.deliver(taken)
             self.stir_below(survey)
@@ -480,9 +486,9 @@ class Run:
     def _bring_in(self) -> None:
         """After an interrupt, keep what has come back and was not yet taken note of."""
         for item in self._loop.drain():
-            if item is None or id(item[0]) not in self._surveys:
+            if item is None or item[0] not in self._surveys:
                 continue
-            survey, what = self._surveys[id(item[0])], item[1]
+            survey, what = self._surveys[item[0]], item[1]
             if isinstance(what, Taken):
                 survey.keep(what)
                 survey.lost += what.lost
@@ -661,9 +667,18 @@ class _Assembly:
                         run._pushed[id(survey)] += pushed[each.name]
                 elif isinstance(node, RowNode):
                     pushed[name] += [node, *pushed[each.name]]
+            if pulling[name]:
+                self._keep_flowing(pushed[name])
             run._below[id(run.nodes[name])] = pulling[name]
             run.nodes[name].has_room = partial(run.stir_below, run.nodes[name])
             run._pushed[id(run.nodes[name])] = pushed[name]
+
+    @staticmethod
+    def _keep_flowing(nodes: list[RowNode]) -> None:
+        """Have row-wise stages that nobody pulls, beside one that is pulled, work when enough has come to them."""
+        for place, node in enumerate(nodes):
+            if isinstance(node.edge, Edge):
+                node.edge.when_full = partial(push, nodes[place:])
 
 
 def sources_of_user(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.pipeline import Pipeline
-    from paramsurvey.plan import Plan
+    from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.runs import Run
@@ -115,7 +115,7 @@ class Session:
     def plan(self, worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:
         """Tell what a survey or a run would do, before it does anything expensive; see `paramsurvey.plan`."""
         from paramsurvey.pipeline import Pipeline
-        from paramsurvey.plan import check_arguments, options_of_sample, planned
+        from paramsurvey.plans import check_arguments, options_of_sample, planned
 
         names = worker.sources if isinstance(worker, Pipeline) else ()
         check_arguments({"psets": psets, **{name: given[name] for name in names if name in given}}, sample)

@@ -31,10 +31,10 @@ FLOORS = [
     {"flow"},
     {"survey"},
     {"runs"},
-    {"session", "pipeline", "plan"},  # a pipeline can run itself, in the default session
+    {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session
     {"testing", "cli"},
 ]
-PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "runs", "pipeline", "plan", "stages", "testing"}
+PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "runs", "pipeline", "plans", "stages", "testing"}
 NUMPY = PANDAS | {"psets", "stats"}
 NETWORKX = {"pipeline"}
 ONE_PLACE = {

@@ -353,6 +353,27 @@ def test_a_fast_branch_may_have_row_wise_stages_of_its_own(small_pieces, session
     assert [len(run[name]) for name in ("square", "half", "where2", "derive2", "concat")] == [97, 100, 100, 100, 397]
 
 
+@pytest.mark.timeout(5, method="signal")
+@pytest.mark.parametrize("condition", ["k < 0", "k == 299", "k % 100 == 0", "k >= 0"])
+@pytest.mark.parametrize("first", [lambda p: p, lambda p: p.map(square)], ids=["at the source", "behind a map"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda p: p.derive(m="k + 1", after="product"),
+        lambda p: p.derive(m="k + 1", after="product").where("k >= 0").drop("k"),
+        lambda p: p.drop("k", after="product").top(1, "n"),
+        lambda p: p.derive(m="k + 1", after="product").concat(after=("half", "derive")),
+    ],
+    ids=["a sink", "several", "a table", "a table of both"],
+)
+def test_a_stage_that_nobody_pulls_holds_nobody_up(beside, first, condition, small_pieces, session):
+    pipeline = beside(first(Pipeline()).product({"k": list(range(300))}).where(condition).map(half, group_size=7))
+    run = session.run(pipeline, numbers(1))
+    assert len(run["product"]) == 300
+    assert all(len(run[name]) == 300 for name in run if name in ("derive", "where2", "drop"))
+    assert len(run["half"]) == len(run["where"])
+
+
 def test_stages_further_down_go_first(serial):
     """So what was begun is finished before more is begun."""
     ahead, most = [0], [0]

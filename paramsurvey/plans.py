@@ -801,6 +801,9 @@ def _key(value: Any) -> Hashable:
         return kind, value
     if kind is float:
         return kind, pack("<d", value)
+    if isinstance(value, pd.Timestamp | pd.Timedelta):  # as typed_bytes would tell, at a tenth of the time
+        zone = getattr(value, "tz", None)
+        return kind, value.unit, type(zone), str(zone), value.asm8.tobytes()
     return kind, blake2b(typed_bytes(value)).digest()
 
 

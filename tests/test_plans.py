@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 import paramsurvey
 from paramsurvey import Pipeline, Plan, Session
 from paramsurvey.errors import OptionError, PsetError, SessionError, StageError, WorkerError
-from paramsurvey.plan import Count, Eta, Finding, MemoryWatch, StagePlan, Timing, drawing_of, drawing_of_run, rows_after
+from paramsurvey.plans import (
+    Count,
+    Eta,
+    Finding,
+    MemoryWatch,
+    StagePlan,
+    Timing,
+    drawing_of,
+    drawing_of_run,
+    rows_after,
+)
 from paramsurvey.stages.base import Columns, Rows
 from paramsurvey.stages.rows import Explode, Product, Where
 from paramsurvey.stages.tables import Apply, Best, Concat, Join, Reduce, Top
@@ -226,6 +236,8 @@ def test_a_column_that_no_pset_has_is_refused(serial):
         (["a"] * 20 + ["b"], 19),
         ([0.5] * 20, 19),
         ([*range(20), 7], 1),
+        ([pd.Timestamp("2020"), pd.Timestamp("2020"), pd.Timestamp("2020", tz="UTC"), pd.NaT, pd.NaT], 2),
+        ([pd.Timestamp("2020").as_unit("s"), pd.Timestamp("2020").as_unit("ns"), pd.Timedelta(1), pd.Timedelta(1)], 1),
         ([], 0),
     ],
 )

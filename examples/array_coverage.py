@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import uv_plane
+from uv_plane import BASE, MICROARCSECOND, OBSERVATION, SOURCES, added_to, filling_fraction, members, uv_tracks
 
 from paramsurvey import Pipeline, RunResults, workers
 
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
     Stations = dict[str, dict[str, Any]]
 
 STATIONS = Path(__file__).resolve().parent / "data" / "stations.csv"
-BASE = "EHT2017"
-# J2000. Precession until the observation is left out: 0.2 degrees, a minute of time along the tracks.
-SOURCES: list[dict[str, Any]] = [
-    {"source": "M87", "ra_deg": 187.705917, "dec_deg": 12.391111},  # 12h30m49.42s +12d23m28.0s
-    {"source": "Sgr A*", "ra_deg": 266.416833, "dec_deg": -29.007806},  # 17h45m40.04s -29d00m28.1s
-]
-OBSERVATION: dict[str, Any] = {"date": "2017-04-11", "step_minutes": 5.0, "min_elevation_deg": 10.0}
 QUICK_CANDIDATES = ["CNI", "GAM", "GLT", "HAY", "NOEMA"]
 OBSERVED = ["baselines", "visibilities", "longest_glambda", "resolution_uas", "filling"]
 
@@ -87,13 +80,11 @@ def transmission(latitude_deg: float, elevation_m: float, **_: Any) -> float:
 
 def coverage(array: str, ra_deg: float, dec_deg: float, user_kwargs: Stations) -> tuple[Any, ...]:
     """Observe one source with one array for a day; what is returned has the names `OBSERVED`."""
-    u, v = uv_plane.uv_tracks(members(array, user_kwargs), ra_deg, dec_deg, **OBSERVATION)
+    u, v = uv_tracks(members(array, user_kwargs), ra_deg, dec_deg, **OBSERVATION)
     measured = np.isfinite(u)
     longest = float(np.hypot(u, v)[measured].max(initial=0.0))
-    resolution = 1 / (longest * 1e9) / uv_plane.MICROARCSECOND if longest else math.nan
-    return (
-        int(measured.any(axis=0).sum()), int(measured.sum()), longest, resolution, uv_plane.filling_fraction(u, v)
-    )  # fmt: skip
+    resolution = 1 / (longest * 1e9) / MICROARCSECOND if longest else math.nan
+    return int(measured.any(axis=0).sum()), int(measured.sum()), longest, resolution, filling_fraction(u, v)
 
 
 def gain(filling: pd.Series[float], filling_before: Any = math.nan) -> pd.Series[float]:
@@ -133,16 +124,6 @@ def sources(quick: bool) -> list[dict[str, Any]]:
     return SOURCES + [
         {"source": f"dec {dec:+d}", "ra_deg": 180.0, "dec_deg": float(dec)} for dec in range(-90, 91, step)
     ]
-
-
-def added_to(array: str) -> list[str]:
-    """Return the stations that an array has beside those of the base array."""
-    return array.split("+")[1:]
-
-
-def members(array: str, stations: Stations) -> list[dict[str, Any]]:
-    """Return the stations of an array: first the base array's, then the added ones."""
-    return [at for at in stations.values() if at["status"] == BASE] + [stations[name] for name in added_to(array)]
 
 
 # ---- what is shown of it ---------------------------------------------------------------------------------------------
@@ -196,7 +177,7 @@ def save_picture(table: pd.DataFrame, ranked: pd.DataFrame, stations: Stations, 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Survey the (u, v) coverage of radio-telescope arrays at 230 GHz.")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the table and the pictures (default: here)")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for table and pictures (default: here)")
     parser.add_argument("--quick", action="store_true", help="five candidates and few declinations")
     parser.add_argument("--ncores", type=int, help="use so many cores (default: all)")
     parser.add_argument("--verbose", type=int, default=1, help="0 no progress, 1 now and then, 2 every second")

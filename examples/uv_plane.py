@@ -1,7 +1,8 @@
 """The (u, v) plane of a radio array: which points its telescopes measure in a day, and how much of it they fill.
 
 Every pair of telescopes measures one point at a time, and the turning Earth draws these points out into tracks.
-Nothing here knows of surveys; `array_coverage.py` is one.
+Nothing here knows of surveys; `array_coverage.py` is one. Arrays are named after what is added to the base array:
+"EHT2017+GLT+KP".
 """
 
 from __future__ import annotations
@@ -16,6 +17,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Stations = dict[str, dict[str, Any]]
+
+BASE = "EHT2017"
+# J2000. Precession until the observation is left out: 0.2 degrees, a minute of time along the tracks.
+SOURCES: list[dict[str, Any]] = [
+    {"source": "M87", "ra_deg": 187.705917, "dec_deg": 12.391111},  # 12h30m49.42s +12d23m28.0s
+    {"source": "Sgr A*", "ra_deg": 266.416833, "dec_deg": -29.007806},  # 17h45m40.04s -29d00m28.1s
+]
+OBSERVATION: dict[str, Any] = {"date": "2017-04-11", "step_minutes": 5.0, "min_elevation_deg": 10.0}
 
 WAVELENGTH_M = 299_792_458.0 / 230e9
 EARTH_RADIUS_M, EARTH_FLATTENING = 6_378_137.0, 1 / 298.257223563  # the WGS 84 ellipsoid
@@ -27,6 +37,16 @@ CELLS = 216  # on each side of the grid: the Earth's diameter, and a filled marg
 EARTH_DIAMETER = 2 * EARTH_RADIUS_M / WAVELENGTH_M / 1e9  # Gλ; no baseline on the ground is longer
 FIELD_OF_VIEW = 200 * MICROARCSECOND  # five times the rings of M87 and Sgr A*, which the EHT measured as 42 and 50 µas
 REACH = 0.705 / FIELD_OF_VIEW / 1e9  # Gλ
+
+
+def added_to(array: str) -> list[str]:
+    """Return the stations that an array has beside those of the base array."""
+    return array.split("+")[1:]
+
+
+def members(array: str, stations: Stations) -> list[dict[str, Any]]:
+    """Return the stations of an array: first the base array's, then the added ones."""
+    return [at for at in stations.values() if at["status"] == BASE] + [stations[name] for name in added_to(array)]
 
 
 def gmst_deg(date: str, minutes: Floats) -> Floats:

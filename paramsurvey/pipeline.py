@@ -318,12 +318,14 @@ class Pipeline:
 
         Parameters
         ----------
-        columns, **more
+        columns : mapping
             For each new column a function whose parameters are columns, or an expression such as ``"width * height"``.
         per_row : bool
             Whether the functions are called for single rows instead of whole columns.
         after : str, optional
             The stage whose rows it gets.
+        **more
+            Further columns, likewise.
         """
         from paramsurvey.stages.rows import Derive
 

@@ -222,6 +222,15 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
     Those of a map stage are `MapResults`, those of any other a DataFrame. Stages whose rows were not kept (``keep=``)
     are not in it, but for the map stages, whose counts and missing psets are there.
 
+    Parameters
+    ----------
+    pipeline : Pipeline
+        What was run.
+    found : dict
+        What came of each stage: `MapResults` or a Table.
+    origins : dict of str to Origins
+        Where the rows of each stage come from.
+
     Attributes
     ----------
     results : DataFrame

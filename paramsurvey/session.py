@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend, what_it_lacks
@@ -622,7 +622,15 @@ def stream(worker: Worker, psets: Any, **options: Any) -> Stream:
     return default_session().stream(worker, psets, **options)
 
 
-def run(pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
+def run(
+    pipeline: Pipeline,
+    psets: Any = None,
+    /,
+    *,
+    keep: Literal["all", "sinks", "none"] = "all",
+    allow_missing: bool = False,
+    **given: Any,
+) -> RunResults:
     """Run a pipeline and return what came of each of its stages.
 
     Rows go from stage to stage as they are finished; only a stage that needs its whole table waits for it.
@@ -668,7 +676,7 @@ def run(pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
     2  2  10  12
     3  2  20  22
     """
-    return default_session().run(pipeline, psets, **given)
+    return default_session().run(pipeline, psets, keep=keep, allow_missing=allow_missing, **given)
 
 
 def plan(worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:

@@ -1,8 +1,11 @@
-"""For those who write a backend: everything that the engine relies on, as tests to inherit.
+"""For those who write a backend or a stage: everything that is relied on, as tests to inherit.
 
 `BackendContract` is a class of tests in the style of pytest, which it does not import: each method whose name begins
 with ``test_`` makes a backend, puts one claim of `paramsurvey.backends.base` to it, and raises `AssertionError` if the
 claim does not hold. Every wait ends: a backend that hangs fails.
+
+`StageContract` does the same with a stage and the claims of `paramsurvey.stages.base`, by plain calls, `next` and
+`send`: neither a backend nor a session is opened.
 
 >>> from paramsurvey.backends.serial import SerialBackend
 >>> class TestSerial(BackendContract):
@@ -15,23 +18,31 @@ claim does not hold. Every wait ends: a backend that hangs fails.
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
 import socket
 import threading
 import time
 import unittest
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+import attrs
 import numpy as np
 import psutil
 
 from paramsurvey.backends.base import Backend, what_it_lacks
-from paramsurvey.engine.columns import columns_of, psets_of
+from paramsurvey.backends.serial import InProcess
+from paramsurvey.engine.columns import HOLE, RESERVED, SHORT, columns_of, psets_of, unpack
+from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.loop import thawed
+from paramsurvey.engine.pickling import dumps_by_value
 from paramsurvey.engine.records import (
     ChunkRows,
     Died,
@@ -46,11 +57,19 @@ from paramsurvey.engine.records import (
     Work,
 )
 from paramsurvey.engine.worker import run_chunk, safe_repr
-from paramsurvey.errors import BackendError
+from paramsurvey.errors import BackendError, StageError
 from paramsurvey.fingerprint import typed_bytes
+from paramsurvey.options import Options
+from paramsurvey.progress import MapProgress
+from paramsurvey.stages.base import Ask, Columns, Made, Parents, Rows, columns_after, conversation, inputs_of, kind_of
+from paramsurvey.stages.map import Map
 
+# Tables and results, which import pandas, are imported where they are used: worker processes import this module for the
+# functions that a backend is tested with, and each would wait for pandas.
 if TYPE_CHECKING:
     from paramsurvey.engine.worker import Handle
+    from paramsurvey.results import MapResults
+    from paramsurvey.tables import Table
 
 Address = tuple[str, int]
 Contract = TypeVar("Contract", bound="BackendContract")
@@ -931,3 +950,630 @@ class Counted:
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         self.pickled += 1
         return Counted, ()
+
+
+# --- the contract of stages -----------------------------------------------------------------------
+
+_LONG: Final = SHORT + 4
+"""So many rows have columns of numbers as typed arrays, which a few rows have as lists."""
+
+_SLICES: Final = (1, 2, 3, 7)
+_MOST_PIECES: Final = 10_000
+
+_ODD_VALUES: Final = (
+    *(2**53 + 1, 0.5, None, True, 1, 1.0, "text", HOLE, math.nan, 2**80, -0.0, b"\x00", (1, [2]), HOLE, False, ""),
+)
+
+
+class StageContract:
+    """Everything that a run relies on in a stage; inherit it, say how to make one and what it may get, and run pytest.
+
+    It is for stages of all three kinds; claims about other kinds are skipped. So is a claim whose ground is missing,
+    because another one does not hold: one fault fails one test.
+
+    A row-wise stage is called with each example, with its rows repeated until there are many, and with slices of these.
+    A whole-table stage is talked to. Both get tables without rows, too. Workers are called in this process.
+
+    Attributes
+    ----------
+    touches : tuple
+        Columns to which the stage gives other values under the same name.
+    bystander : hashable or None
+        The name of a column of odd values that is added to the rows that a row-wise stage gets, to see whether it
+        passes them on unchanged; None for a stage that cannot have any columns but those of the examples.
+    most_asks : int
+        How many times a whole-table stage may ask before it is said to ask for ever.
+
+    Examples
+    --------
+    >>> from paramsurvey.tables import Table
+    >>> class Squared:
+    ...     name = "squared"
+    ...     keeps_labels = True
+    ...
+    ...     def columns(self, given):
+    ...         given.need(["n"], self.name)
+    ...         return given.with_more(["square"])
+    ...
+    ...     def rows(self, table):
+    ...         squares = [n**2 for n in table.column("n")] if table.count else []
+    ...         yield Rows(table.beside(Table(("square",), [squares], table.count)), np.arange(table.count))
+    >>> class TestSquared(StageContract):
+    ...     def make_stage(self):
+    ...         return Squared()
+    ...
+    ...     def examples(self):
+    ...         return [[{"n": 1}, {"n": 0.5, "site": None}]]
+
+    pytest finds the tests of such a class; without it:
+
+    >>> TestSquared().run()
+
+    What comes of a row may not depend on the slice in which it came:
+
+    >>> class Numbered:
+    ...     name = "numbered"
+    ...
+    ...     def rows(self, table):
+    ...         numbers = Table(("number",), [list(range(table.count))], table.count)
+    ...         yield Rows(table.beside(numbers), np.arange(table.count))
+    >>> class TestNumbered(TestSquared):
+    ...     def make_stage(self):
+    ...         return Numbered()
+    >>> TestNumbered().run()
+    Traceback (most recent call last):
+    ...
+    AssertionError: TestNumbered: 1 of 13 claims does not hold
+    test_slicing_changes_nothing: in slices of 1 rows, row 1 makes {'n': 0.5, 'site': None, 'bystander': 0.5,
+    'number': 0}, and among all {'n': 0.5, 'site': None, 'bystander': 0.5, 'number': 1}
+    """
+
+    touches: tuple[Hashable, ...] = ()
+    bystander: Hashable | None = "bystander"
+    most_asks: int = 1000
+
+    # What is to be tested, and with what
+
+    def make_stage(self) -> Any:
+        """Return a new stage. To be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} must override make_stage()")
+
+    def examples(self) -> Iterable[Any]:
+        """Return examples of what the stage may get, made anew at every call. To be overridden.
+
+        Each is a table: a list of dicts, a DataFrame, a Table or MapResults. For a stage that takes several, it is a
+        tuple of tables.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override examples()")
+
+    def answer(self, ask: Ask) -> MapResults:
+        """Return what is told to a whole-table stage that asks; by default its worker is called in this process.
+
+        Parameters
+        ----------
+        ask : Ask
+            What it has asked for.
+        """
+        return _survey_here(_stage_of(ask), _table(ask.psets))
+
+    def run(self) -> None:
+        """Run all tests, where there is no pytest.
+
+        Raises
+        ------
+        AssertionError
+            With every claim that does not hold.
+        """
+        names = [name for name in dir(self) if name.startswith("test_")]
+        failed: dict[str, Exception] = {}
+        for name in names:
+            try:
+                getattr(self, name)()
+            except unittest.SkipTest:
+                pass
+            except Exception as exc:  # noqa: BLE001 - a stage's own code may raise anything
+                failed[name] = exc
+        if failed:
+            told = [
+                f"{name}: {exc if isinstance(exc, AssertionError) else safe_repr(exc)}" for name, exc in failed.items()
+            ]
+            verb = "does" if len(failed) == 1 else "do"
+            head = f"{type(self).__name__}: {len(failed)} of {len(names)} claims {verb} not hold"
+            raise AssertionError("\n".join([head, *told])) from next(iter(failed.values()))
+
+    # What it says of itself
+
+    def test_it_is_a_stage_of_one_kind(self) -> None:
+        """It has a name, and one of the methods ``work``, ``rows`` and ``table``."""
+        stage = self.make_stage()
+        claim(
+            isinstance(getattr(stage, "name", None), str) and bool(stage.name),
+            f"its name is {getattr(stage, 'name', None)!r}, not a text with something in it",
+        )
+        methods = [method for method in ("work", "rows", "table") if callable(getattr(stage, method, None))]
+        claim(len(methods) == 1, f"of the methods work(), rows() and table() it has {methods or 'none'}, not one")
+
+    def test_it_takes_as_many_tables_as_it_says(self) -> None:
+        """`inputs` are the least and the most tables; with None there is no most. The examples are within them."""
+        stage = self._stage()
+        inputs: Any = inputs_of(stage)
+        claim(
+            isinstance(inputs, tuple)
+            and len(inputs) == 2
+            and type(inputs[0]) is int
+            and (inputs[1] is None or type(inputs[1]) is int),
+            f"inputs is {inputs!r}, not (least, most)",
+        )
+        least, most = inputs
+        claim(least >= 0 and (most is None or most >= max(least, 1)), f"inputs is {inputs!r}: there is no such number")
+        claim(
+            kind_of(stage) == "table" or inputs == (1, 1),
+            f"inputs is {inputs!r}, but it is no whole-table stage: it gets the rows of one",
+        )
+        for tables in self._given():
+            fits = least <= len(tables) and (most is None or len(tables) <= most)
+            claim(fits, f"inputs is {inputs!r}, and an example has {len(tables)} tables")
+
+    def test_it_tells_the_truth_about_columns(self) -> None:
+        """The columns that `columns` names are there; and no others, unless it says that there may be.
+
+        Also if all that is known of the inputs is that nothing is known: a pipeline is built before there are psets.
+        """
+        for tables in self._given():
+            stage = self._stage()
+            made = self._made(stage, tables)
+            for known in (_columns_in(tables), tuple(map(_opened, _columns_in(tables))), (Columns(),) * len(tables)):
+                try:
+                    told: Any = columns_after(stage, *known)
+                except StageError as exc:
+                    raise AssertionError(
+                        f"columns({_listed(known)}) refuses what it has made a table of: {exc}"
+                    ) from exc
+                claim(isinstance(told, Columns), f"columns({_listed(known)}) has returned {_shown(told)}, no Columns")
+                lacking = [name for name in told.names if name not in made.keys] if made.count else []
+                claim(not lacking, f"columns({_listed(known)}) names {lacking!r}, and there are only {made.keys!r}")
+                others = [key for key in made.keys if key not in told.names]
+                claim(
+                    told.open or not others,
+                    f"columns({_listed(known)}) says that there are no others than {told.names!r}, but there are "
+                    f"{others!r}: with open=True there may be",
+                )
+
+    # Row-wise stages
+
+    def test_rows_come_with_their_parents(self) -> None:
+        """`rows` yields `Rows`: tables, and for each row the position of its parent in the slice, ascending."""
+        for table in self._slices_to_be():
+            wrong = _wrong_with_rows(_yielded(self._stage(), table), table)
+            claim(not wrong, wrong)
+
+    def test_slicing_changes_nothing(self) -> None:
+        """What comes of a row is the same, in whichever slice it comes."""
+        for table in self._slices_to_be():
+            stage = self._stage()
+            whole = list(_lines(self._sound_rows(stage, table)))
+            for size in _SLICES:
+                pieces: list[tuple[int, dict[Hashable, Any]]] = []
+                for start in range(0, table.count, size):
+                    made = self._sound_rows(stage, table.slice(start, min(start + size, table.count)))
+                    pieces += [(start + parent, pset) for parent, pset in _lines(made)]
+                _must_be_the_same_lines(pieces, whole, size)
+
+    def test_it_makes_as_many_rows_of_each_as_it_says(self) -> None:
+        """With `keeps_labels` at most one; with a number as `fan_out`, so many."""
+        stage = self._stage()
+        keeps_labels, fan_out = getattr(stage, "keeps_labels", False), getattr(stage, "fan_out", None)
+        claim(isinstance(keeps_labels, bool), f"keeps_labels is {keeps_labels!r}, not True or False")
+        for table in self._slices_to_be():
+            parents = [rows.parents for rows in self._sound_rows(stage, table)]
+            counts = np.bincount(np.concatenate([np.empty(0, np.int64), *parents]), minlength=table.count)
+            most = int(counts.max(initial=0))
+            claim(not keeps_labels or most <= 1, f"keeps_labels is True, but it has made {most} rows of one")
+            claim(
+                not isinstance(fan_out, int) or set(counts.tolist()) <= {fan_out},
+                f"fan_out is {fan_out!r}, but it has made {most} rows of one",
+            )
+
+    # Whole-table stages
+
+    def test_it_yields_nothing_but_asks(self) -> None:
+        """Each `Ask` has a worker, psets and options as `paramsurvey.map` takes them; and they end."""
+        for tables in self._given():
+            wrong = self._talk(self._stage("table"), tables).wrong_ask
+            claim(not wrong, wrong)
+
+    def test_it_returns_a_table(self) -> None:
+        """It returns whatever may be psets, or `Made`, which says for each of its tables where rows come from."""
+        for tables in self._given():
+            talk = self._talk(self._stage("table"), tables)
+            _skip_unless(not talk.wrong_ask, talk.wrong_ask)
+            claim(not talk.wrong_outcome, talk.wrong_outcome)
+
+    # What both have in common
+
+    def test_untouched_values_are_unchanged(self) -> None:
+        """Where it is told which row a row comes from, what they both have a column for is the same, its type too."""
+        kind = kind_of(self._stage("rows", "table"))
+        for tables in self._slices_to_be() if kind == "rows" else self._given():
+            stage = self._stage()
+            if isinstance(tables, tuple):
+                made = self._sound_talk(stage, tables).made
+                self._must_be_untouched(made.table, tables, made.parents)
+            else:
+                for rows in self._sound_rows(stage, tables):
+                    self._must_be_untouched(rows.table, (tables,), (rows.parents,))
+
+    def test_an_empty_table_flows_through(self) -> None:
+        """Tables without rows are no error, with their columns and, since nobody may know these, without any."""
+        stage = self._stage("rows", "table")
+        for tables in self._given():
+            self._made(stage, tables)  # or it is not for this test to fail
+            for emptied in _emptied(tables):
+                try:
+                    wrong = self._wrong_with(stage, emptied)
+                except Exception as exc:
+                    raise AssertionError(f"{_described(emptied)} makes it raise {safe_repr(exc)}") from exc
+                claim(not wrong, f"of {_described(emptied)}: {wrong}")
+
+    def test_its_tables_are_not_changed(self) -> None:
+        """Whoever else reads the same rows finds them as they were."""
+        for tables in self._given():
+            stage = self._stage("rows", "table")
+            before = list(map(_snapshot, tables))
+            self._made(stage, tables)
+            for place, (table, was) in enumerate(zip(tables, before, strict=True)):
+                claim(_snapshot(table) == was, f"it has changed its table {place}")
+
+    def test_the_same_tables_give_the_same_again(self) -> None:
+        """It has no memory, and throws no dice: the second time, the same questions lead to the same table."""
+        stage = self._stage("rows", "table")
+        for tables in self._given():
+            first, second = (self._seen(stage, tables) for _ in range(2))
+            for one, other in zip(first, second, strict=False):
+                claim(typed_bytes(one) == typed_bytes(other), f"the second time {_shown(one)} was {_shown(other)}")
+            claim(len(first) == len(second), f"there were {len(first)} rows and questions, and then {len(second)}")
+
+    # Map stages, and what whole-table stages ask for
+
+    def test_what_it_calls_can_be_sent(self) -> None:
+        """The `Work` of a map stage can be pickled, and so can that of every survey that is asked for."""
+        sent = 0
+        for name, work in self._works():
+            sent += 1
+            claim(isinstance(work, Work), f"{name} is {_shown(work)}, no Work")
+            try:
+                pickle.loads(dumps_by_value(work))
+            except Exception as exc:
+                raise AssertionError(f"{name} cannot be sent to a worker process: {safe_repr(exc)}") from exc
+        _skip_unless(sent > 0, "it calls no worker")
+
+    # How to call it
+
+    def _stage(self, *kinds: str) -> Any:
+        """Make a stage; skip the test if it is of another kind."""
+        stage = self.make_stage()
+        try:
+            kind = kind_of(stage)
+        except StageError as exc:
+            raise unittest.SkipTest(f"it is no stage: {exc}") from exc
+        _skip_unless(not kinds or kind in kinds, f"it is a stage of the kind {kind!r}")
+        return stage
+
+    def _given(self) -> list[tuple[Table, ...]]:
+        """Return the examples, each as a tuple of tables."""
+        examples = [tuple(map(_table, each if isinstance(each, tuple) else (each,))) for each in self.examples()]
+        claim(
+            any(table.count for tables in examples for table in tables),
+            f"examples() of {type(self).__name__} has no table with rows",
+        )
+        return examples
+
+    def _slices_to_be(self) -> Iterator[Table]:
+        """Yield what a row-wise stage is tried with: few rows, many, and some with one more column."""
+        self._stage("rows")
+        for table, *_others in self._given():
+            yield table.slice(0, table.count)
+            many = _repeated(table)
+            yield many
+            if self.bystander is not None and self.bystander not in table.keys:
+                yield _with_odd_values(many, self.bystander)
+
+    def _sound_rows(self, stage: Any, table: Table) -> list[Rows]:
+        """Return what a row-wise stage yields; skip the test if another one fails by it."""
+        made = _yielded(stage, table)
+        wrong = _wrong_with_rows(made, table)
+        _skip_unless(not wrong, wrong)
+        return made
+
+    def _talk(self, stage: Any, tables: tuple[Table, ...]) -> _Talk:
+        """Have a conversation with a whole-table stage."""
+        asks: list[Ask] = []
+        told: MapResults | None = None
+        talk = conversation(stage, tables)
+        try:
+            while len(asks) < self.most_asks:
+                ask = talk.send(told)
+                if wrong := _wrong_with_ask(ask):
+                    return _Talk(asks, wrong_ask=wrong)
+                asks.append(_with_lasting_psets(ask))
+                told = self.answer(asks[-1])
+        except StopIteration as stop:
+            return _ended(asks, stop.value, tables)
+        finally:
+            talk.close()
+        return _Talk(asks, wrong_ask=f"it has asked {self.most_asks} times, and would go on")
+
+    def _sound_talk(self, stage: Any, tables: tuple[Table, ...]) -> _Talk:
+        """Have a conversation; skip the test if another one fails by it."""
+        talk = self._talk(stage, tables)
+        wrong = talk.wrong_ask or talk.wrong_outcome
+        _skip_unless(not wrong, wrong)
+        return talk
+
+    def _made(self, stage: Any, tables: tuple[Table, ...]) -> Table:
+        """Return the table that a stage of any kind makes of an example."""
+        kind = kind_of(stage)
+        if kind == "table":
+            return self._sound_talk(stage, tables).made.table
+        if kind == "map":
+            return _survey_here(stage, tables[0]).table
+        from paramsurvey.tables import Table, concatenated
+
+        pieces = [rows.table for rows in self._sound_rows(stage, tables[0].slice(0, tables[0].count))]
+        return concatenated(pieces) if pieces else Table((), [], 0)
+
+    def _wrong_with(self, stage: Any, tables: tuple[Table, ...]) -> str:
+        """Say what is wrong with what a row-wise or a whole-table stage makes of tables."""
+        if kind_of(stage) == "rows":
+            return _wrong_with_rows(_yielded(stage, tables[0]), tables[0])
+        talk = self._talk(stage, tables)
+        return talk.wrong_ask or talk.wrong_outcome
+
+    def _seen(self, stage: Any, tables: tuple[Table, ...]) -> list[Any]:
+        """Return all that can be seen of a stage at work: what it asks, and the rows that it makes."""
+        if kind_of(stage) == "rows":
+            return list(_lines(self._sound_rows(stage, _repeated(tables[0]))))
+        talk = self._sound_talk(stage, tables)
+        asked = [{"psets": list(_table(ask.psets).dicts()), "options": dict(ask.options)} for ask in talk.asks]
+        return [*asked, *talk.made.table.dicts(), *(parents.tolist() for parents in talk.made.parents)]
+
+    def _works(self) -> Iterator[tuple[str, Any]]:
+        """Yield the works of a stage, with the names of what they come from."""
+        stage = self._stage("map", "table")
+        if kind_of(stage) == "map":
+            yield "what work() has returned", _work_of(stage)
+            return
+        for tables in self._given():
+            for number, ask in enumerate(self._sound_talk(stage, tables).asks, 1):
+                yield f"what it has asked for, number {number},", _work_of(_stage_of(ask))
+
+    def _must_be_untouched(self, made: Table, tables: Sequence[Table], parents: Sequence[Parents]) -> None:
+        """Compare rows with their parents; a column of several tables has the value of one of these."""
+        for key in made.keys:
+            sources = [
+                (unpack(table.column(key)), numbers)
+                for table, numbers in zip(tables, parents, strict=bool(parents))
+                if key in table.keys and key not in self.touches
+            ]
+            for row, value in enumerate(unpack(made.column(key)) if sources else ()):
+                were = [values[numbers[row]] for values, numbers in sources if numbers[row] >= 0]
+                claim(
+                    not were or typed_bytes(value) in set(map(typed_bytes, were)),
+                    f"in the column {key!r}, row {row} has {_shown(value)}, where its parent has "
+                    f"{' and '.join(map(_shown, were))}",
+                )
+
+
+@attrs.frozen(eq=False)
+class _Talk:
+    """What a whole-table stage has asked for and what it made in the end; or what is wrong with either."""
+
+    asks: list[Ask]
+    made: Any = None
+    wrong_ask: str = ""
+    wrong_outcome: str = ""
+
+
+def _skip_unless(condition: bool, reason: str) -> None:
+    if not condition:
+        raise unittest.SkipTest(reason)
+
+
+def _table(psets: Any) -> Table:
+    from paramsurvey.tables import Table, table_of
+
+    return psets if isinstance(psets, Table) else table_of(psets)
+
+
+def _columns_in(tables: Sequence[Table]) -> tuple[Columns, ...]:
+    """Return what is known of tables; one without rows might have had other columns."""
+    return tuple(Columns(table.keys, open=table.count == 0) for table in tables)
+
+
+def _opened(columns: Columns) -> Columns:
+    return Columns(columns.names, open=True)
+
+
+def _listed(known: Sequence[Columns]) -> str:
+    return ", ".join(map(repr, known))
+
+
+def _repeated(table: Table) -> Table:
+    """Return the rows of a table again and again, until there are many."""
+    if not table.count:
+        return table.slice(0, 0)
+    rows = np.tile(np.arange(table.count, dtype=np.int64), -(-_LONG // table.count))
+    return attrs.evolve(table.take(rows), index=None)
+
+
+def _with_odd_values(table: Table, name: Hashable) -> Table:
+    from paramsurvey.tables import Table
+
+    values = [_ODD_VALUES[row % len(_ODD_VALUES)] for row in range(table.count)]
+    return table.beside(Table((name,), [values], table.count))
+
+
+def _emptied(tables: tuple[Table, ...]) -> Iterator[tuple[Table, ...]]:
+    """Yield the tables without rows: all of them, and each alone; with their columns, and without."""
+    from paramsurvey.tables import Table
+
+    for empty in ([table.slice(0, 0) for table in tables], [Table((), [], 0)] * len(tables)):
+        yield tuple(empty)
+        for place in range(len(tables)) if len(tables) > 1 else ():
+            yield (*tables[:place], empty[place], *tables[place + 1 :])
+
+
+def _described(tables: Sequence[Table]) -> str:
+    told = [f"{table.count} rows of {table.keys!r}" if table.keys else f"{table.count} rows" for table in tables]
+    return f"a table of {told[0]}" if len(told) == 1 else f"tables of {' and '.join(told)}"
+
+
+def _snapshot(table: Table) -> list[bytes]:
+    """Return bytes that change when anything of a table does."""
+    columns = [typed_bytes(list(unpack(column))) for column in table.columns]
+    own = [typed_bytes((key, str(series.dtype), list(series))) for key, series in table.typed.items()]
+    return [typed_bytes((table.keys, table.count)), *columns, *own]
+
+
+# What a row-wise stage has yielded
+
+
+def _yielded(stage: Any, table: Table) -> list[Any]:
+    made = stage.rows(table)
+    return list(islice(made, _MOST_PIECES)) if isinstance(made, Iterable) else [made]
+
+
+def _lines(made: Sequence[Rows]) -> Iterator[tuple[int, dict[Hashable, Any]]]:
+    """Yield the rows with their parents."""
+    for rows in made:
+        yield from zip(rows.parents.tolist(), rows.table.dicts(), strict=True)
+
+
+def _must_be_the_same_lines(pieces: Sequence[tuple[int, Any]], whole: Sequence[tuple[int, Any]], size: int) -> None:
+    where = f"in slices of {size} rows"
+    for (parent, pset), (expected_parent, expected) in zip(pieces, whole, strict=False):
+        if parent != expected_parent or typed_bytes(pset) != typed_bytes(expected):
+            row = min(parent, expected_parent)
+            one, other = (_of_row(row, lines) for lines in (pieces, whole))
+            claim(False, f"{where}, row {row} makes {one}, and among all {other}")
+    claim(len(pieces) == len(whole), f"{where} there are {len(pieces)} rows in the end, and of all {len(whole)}")
+
+
+def _of_row(row: int, lines: Sequence[tuple[int, Any]]) -> str:
+    return ", ".join(_shown(pset) for parent, pset in lines if parent == row) or "nothing"
+
+
+def _wrong_with_rows(made: Sequence[Any], given: Table) -> str:
+    """Say what is wrong with what a row-wise stage has made of a table; nothing if nothing is."""
+    if len(made) == _MOST_PIECES:
+        return f"rows() has yielded {_MOST_PIECES} pieces of {given.count} rows, and would go on"
+    last = 0
+    for rows in made:
+        if not isinstance(rows, Rows):
+            return f"rows() gave {_shown(rows)}: it yields Rows(table, parents)"
+        wrong = _wrong_with_table(rows.table) or _wrong_with_parents(rows.parents, rows.table.count, 0, given.count)
+        if wrong:
+            return f"rows() has yielded Rows, but {wrong}"
+        if (np.diff(rows.parents, prepend=last) < 0).any():
+            return f"the parents do not ascend: after {last} there are {rows.parents.tolist()!r}"
+        last = int(rows.parents[-1]) if len(rows.parents) else last
+    return ""
+
+
+def _wrong_with_parents(parents: Any, count: int, least: int, total: int) -> str:
+    if not isinstance(parents, np.ndarray) or parents.dtype != np.int64 or parents.ndim != 1:
+        return f"its parents are {_shown(parents)}, not an array of int64"
+    if len(parents) != count:
+        return f"there are {len(parents)} parents of {count} rows"
+    outside = parents[(parents < least) | (parents >= total)]
+    return f"the parent {outside[0]} is no position in a table of {total} rows" if len(outside) else ""
+
+
+def _wrong_with_table(table: Any) -> str:
+    """Say what is wrong with a table that a stage has made itself; nothing if nothing is."""
+    from paramsurvey.tables import Table
+
+    if not isinstance(table, Table):
+        return f"its table is {_shown(table)}, no Table"
+    if len(set(table.keys)) < len(table.keys) or len(table.columns) != len(table.keys):
+        return f"its table has {len(table.columns)} columns with the names {table.keys!r}"
+    if not RESERVED.isdisjoint(table.keys):
+        return f"its table has a column {min(RESERVED.intersection(table.keys))!r}, which is a name of ours"
+    for key, column in zip(table.keys, table.columns, strict=True):
+        if not isinstance(column, list | array | np.ndarray | memoryview):
+            return f"the column {key!r} of its table is {_shown(column)}: it is a list or an array"
+        if len(column) != table.count:
+            return f"the column {key!r} of its table of {table.count} rows has {len(column)} values"
+    return _wrong_with_typed(table)
+
+
+def _wrong_with_typed(table: Table) -> str:
+    """Say whether the columns as a frame has them are other ones: what users see would not be what workers get."""
+    for key, series in table.typed.items():
+        if key not in table.keys or len(series) != table.count:
+            return f"its table has {len(series)} typed values for the column {key!r}"
+        own = _table(series.to_frame(name="values")).column("values")
+        if typed_bytes(unpack(own)) != typed_bytes(unpack(table.column(key))):
+            return f"the typed values of its column {key!r} are not those of the column"
+    return ""
+
+
+# What a whole-table stage has asked for and returned
+
+
+def _stage_of(ask: Ask) -> Map:
+    return Map(ask.worker, **{"name": "asked", **ask.options})
+
+
+def _work_of(stage: Any) -> Any:
+    return stage.work(stage.name, Options(**getattr(stage, "given", {})), None)
+
+
+def _survey_here(stage: Any, table: Table) -> MapResults:
+    """Call the worker of a map stage for every row, in this process."""
+    from paramsurvey.results import MapResults
+    from paramsurvey.stats import PerfStats
+    from paramsurvey.tables import joined
+
+    part = thawed(run_chunk(InProcess(_work_of(stage)), tuple(table.rows(0, table.count, 1))))
+    finished, _ = joined(table, [(0, part)])
+    missing = np.array([row for row, _ in part.failures], dtype=np.int64)
+    lost = [Lost(row, failure, 1) for row, failure in part.failures]
+    progress = MapProgress(table.count, finished=finished.count, failures=len(lost), exceptions=len(lost))
+    return MapResults(finished, table.take(missing), lost, progress, PerfStats(), stage.name)
+
+
+def _with_lasting_psets(ask: Ask) -> Ask:
+    """Return an ask whose psets can be read more than once."""
+    return attrs.evolve(ask, psets=_table(ask.psets)) if isinstance(ask.psets, Iterator) else ask
+
+
+def _wrong_with_ask(ask: Any) -> str:
+    if not isinstance(ask, Ask):
+        return f"it has yielded {_shown(ask)}: a stage yields Ask(worker, psets)"
+    try:
+        _stage_of(ask)
+        if not isinstance(ask.psets, Iterator):
+            _table(ask.psets)
+    except Exception as exc:  # noqa: BLE001 - whatever map() would say
+        return f"it has asked for what map() refuses: {exc}"
+    return ""
+
+
+def _ended(asks: list[Ask], outcome: Any, tables: tuple[Table, ...]) -> _Talk:
+    """Take what a whole-table stage has returned."""
+    try:
+        made = outcome if isinstance(outcome, Made) else Made(_table(outcome), ())
+    except Exception as exc:  # noqa: BLE001 - the user's own object may raise anything
+        return _Talk(asks, wrong_outcome=f"it has returned {_shown(outcome)}, which is no table: {exc}")
+    wrong = _wrong_with_table(made.table)
+    if not wrong and isinstance(outcome, Made):
+        wrong = _wrong_with_origins(made.parents, made.table.count, tables)
+    return _Talk(asks, made, wrong_outcome=wrong)
+
+
+def _wrong_with_origins(parents: Any, count: int, tables: tuple[Table, ...]) -> str:
+    if not isinstance(parents, tuple) or len(parents) != len(tables):
+        return f"the parents in Made are {_shown(parents)}, not a tuple of one array for each of {len(tables)} tables"
+    wrong = (_wrong_with_parents(each, count, -1, table.count) for each, table in zip(parents, tables, strict=True))
+    return next(filter(None, wrong), "")

@@ -164,3 +164,37 @@ def counts_its_calls(pset, system_kwargs, user_kwargs):
     folder = Path(user_kwargs["folder"])
     (folder / f"called-{pset['n']}").touch()
     return {"counted": True}
+
+
+# The worker of random pipelines
+
+MIXTURE = [2**53 + 1, 0.5, None, "text", 2**80, True, -0.0, float("nan")]
+
+
+def at_random(pset, system_kwargs, user_kwargs):
+    """Answer in one of several ways with the column that `user_kwargs` names, after a while that depends on the row."""
+    n, column, kind = pset["n"], user_kwargs["column"], user_kwargs["kind"]
+    if waits := user_kwargs.get("waits"):
+        _be_busy(waits[n % len(waits)])
+    if kind == "fails" and n % 3 == 1:
+        raise ValueError(f"no answer for {n}")
+    if kind == "sometimes" and n % 2:
+        return {}
+    if kind == "nothing":
+        return None
+    if kind == "list":
+        return {column: [MIXTURE[place] for place in range(n % 4)]}
+    if kind == "dicts":
+        return {column: [{f"{column}x": place, **({f"{column}y": n} if place % 2 else {})} for place in range(n % 4)]}
+    return {column: MIXTURE[n % len(MIXTURE)] if kind == "mixture" else 3 * n + 1}
+
+
+def _be_busy(microseconds):
+    until = time.perf_counter() + microseconds * 1e-6
+    while time.perf_counter() < until:
+        pass
+
+
+def group_at_random(pset, system_kwargs, user_kwargs):
+    """The same for a `Reduce`."""
+    return {user_kwargs["column"]: sum(row["n"] for row in pset["group"])}

@@ -4,12 +4,14 @@
 Stage 1 puts a planet at many distances from stars of several masses, and asks how warm it is.
 Stage 2 takes the temperate ones, gives each of them several sizes, and asks how well they show.
 Stage 3 takes those whose transits a good space telescope can see, and asks how many there are to find.
+
+It is done twice: with a `map` for each stage and plain Python between them, and as a `Pipeline`.
 """
 
 import math
 
 import paramsurvey
-from paramsurvey import params
+from paramsurvey import Pipeline, params
 
 EARTH_RADIUS = 6.371e6  # m
 SUN_RADIUS = 6.957e8  # m
@@ -38,20 +40,32 @@ def yield_of_search(pset, system_kwargs, user_kwargs):
     return {"transits": transits, "found": 1000 * pset["probability"] if transits >= 3 else 0.0}
 
 
+def as_pipeline():
+    """Declare the same stages; here a planet goes on to the next as soon as it is through one."""
+    return (
+        Pipeline("planets")
+        .map(climate)
+        .where("(200 < temperature) & (temperature < 300)")
+        .product({"planet_radius": [0.5, 1.0, 2.0]})
+        .map(transit)
+        .where("depth_ppm > 50")
+        .map(yield_of_search, user_kwargs={"days_watched": 1460})
+    )
+
+
 def main():
     paramsurvey.init(backend="multiprocessing", verbose=0, vstats=0)
 
     # Stage 1. product() makes every combination; the last parameter varies fastest.
     distances = [0.05 * 1.25**step for step in range(18)]
-    psets = params.product({"star_mass": [0.2, 0.5, 0.8, 1.0, 1.2]}, {"distance": distances})
-    climates = paramsurvey.map(climate, psets, name="climate")
+    planets = params.product({"star_mass": [0.2, 0.5, 0.8, 1.0, 1.2]}, {"distance": distances})
+    climates = paramsurvey.map(climate, planets, name="climate")
 
     # Stage 2. A row of the results is a pset of the next stage, with everything that is known by now.
     psets = []
     for r in climates.iterdicts():
         if 200 < r["temperature"] < 300:
-            for radius in (0.5, 1.0, 2.0):
-                psets.append({**r, "planet_radius": radius})
+            psets += [{**r, "planet_radius": radius} for radius in (0.5, 1.0, 2.0)]
     print(f"stage 1: {len(climates.results)} planets, {len(psets) // 3} of them temperate")
     transits = paramsurvey.map(transit, psets, name="transit")
 
@@ -74,6 +88,11 @@ def main():
     for stage in (climates, transits, yields):
         if len(stage.missing):
             print("missing:", stage.missing)
+
+    # The same once more. Rows, order and values are those from above.
+    run = as_pipeline().run(planets)
+    same = run["yield_of_search"].to_dict() == yields.to_dict()
+    print(f"\nas a pipeline: {len(run.results)} rows, {'the same' if same else 'but other ones'}")
 
 
 if __name__ == "__main__":

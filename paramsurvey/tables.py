@@ -94,8 +94,10 @@ class Table:
     def slice(self, start: int, stop: int) -> Table:
         """Return some rows that follow one another, without their labels."""
         columns = [_sliced(column, start, stop) for column in self.columns]
-        lent = {key for key, column in zip(self.keys, self.columns, strict=True) if isinstance(column, memoryview)}
-        typed = {key: series.iloc[start:stop] for key, series in self.typed.items() if key not in lent}
+        typed = self.typed
+        if typed:
+            lent = {key for key, column in zip(self.keys, self.columns, strict=True) if isinstance(column, memoryview)}
+            typed = {key: series.iloc[start:stop] for key, series in typed.items() if key not in lent}
         return Table(self.keys, columns, stop - start, None, typed, self.header)
 
     def column(self, key: Hashable) -> Column:
@@ -104,7 +106,8 @@ class Table:
 
     def only(self, keys: Sequence[Hashable]) -> Table:
         """Return these columns, in this order."""
-        columns = [self.column(key) for key in keys]
+        by_key = dict(zip(self.keys, self.columns, strict=True))
+        columns = [by_key[key] for key in keys]
         typed = {key: self.typed[key] for key in keys if key in self.typed}
         return Table(tuple(keys), columns, self.count, self.index, typed, _header(self.header, keys))
 
@@ -167,7 +170,10 @@ def concatenated(tables: Sequence[Table]) -> Table:
         [table] = tables
         return table if table.index is None else attrs.evolve(table, index=None)
     keys = tuple(dict.fromkeys(chain.from_iterable(table.keys for table in tables)))
-    columns = [_concatenated([_column_or_holes(table, key) for table in tables]) for key in keys]
+    if all(table.keys == keys for table in tables):
+        columns = [_concatenated(list(pieces)) for pieces in zip(*(table.columns for table in tables), strict=True)]
+    else:
+        columns = [_concatenated([_column_or_holes(table, key) for table in tables]) for key in keys]
     typed: dict[Hashable, pd.Series[Any]] = {}
     for key in dict.fromkeys(chain.from_iterable(table.typed for table in tables)):
         series = _stacked_series([table for table in tables if table.count] or tables, key)
@@ -314,6 +320,8 @@ def _column_of(part: Part, key: Hashable) -> Column:
 
 
 def _concatenated(columns: list[Column]) -> Column:
+    if set(map(type, columns)) == {list}:
+        return typed(list(chain.from_iterable(columns)))
     columns = [_comparable(column) for column in _lists_joined(columns)]
     kinds = {_kind(column) for column in columns}
     if len(kinds) == 1 and isinstance(columns[0], array):

@@ -151,6 +151,8 @@ def psets_of(keys: Keys, columns: Sequence[Column], count: int) -> Iterator[Pset
         return ({} for _ in range(count))
     if any(map(has_holes, columns)):
         return _psets_with_holes(keys, columns)
+    if count < SHORT:  # less than it takes to find, let alone compile, what makes them faster
+        return (dict(zip(keys, row, strict=True)) for row in zip(*map(unpack, columns), strict=True))
     return map(_pset_maker(keys), *map(unpack, columns))
 
 

@@ -112,10 +112,8 @@ def costs(stations: Stations, quick: bool) -> list[dict[str, Any]]:
         name: 1 + 0.2 * at["elevation_m"] / 1000 + (1.5 if abs(at["latitude_deg"]) > 60 else 0)
         for name, at in stations.items()
     }
-    return [
-        {"array": row["array"], "cost": sum(one[name] for name in added_to(row["array"]))}
-        for row in sites(stations, quick)
-    ]
+    arrays = [row["array"] for row in sites(stations, quick)]
+    return [{"array": array, "cost": sum(one.get(name, math.nan) for name in added_to(array))} for array in arrays]
 
 
 def sources(quick: bool) -> list[dict[str, Any]]:

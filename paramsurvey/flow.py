@@ -59,7 +59,7 @@ class Piece(NamedTuple):
     numbers: Numbers
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Edge:
     """Rows between two stages: those that have come out of the one and were not pulled by the other."""
 
@@ -97,7 +97,7 @@ class Edge:
         return self.producer.is_over and not self._pieces
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Cursor:
     """A place in a whole table that is there, or will be."""
 
@@ -125,7 +125,7 @@ def _nobody_waits() -> None:
     pass
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Node:
     """A stage in a run.
 
@@ -166,14 +166,14 @@ class Node:
             self.parents.frombytes(numbers.astype("int64", copy=False).tobytes())
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WholeNode(Node):
     """A source, or a whole-table stage: its rows are all there at once, or not yet."""
 
     psets: PsetSource | None = attrs.field(default=None, kw_only=True)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StepNode(Node):
     """A node out of which rows come when it is asked to do a step."""
 
@@ -211,7 +211,7 @@ class StepNode(Node):
         return concatenated(self.pieces)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DrawnNode(StepNode):
     """A source whose psets are drawn from an iterator when they are wanted, and not kept."""
 
@@ -228,7 +228,7 @@ class DrawnNode(StepNode):
         return bool(rows)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class RowNode(StepNode):
     """A row-wise stage in a run."""
 
@@ -311,7 +311,7 @@ def push(nodes: Sequence[RowNode]) -> None:
         node.note_end()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Direct:
     """Rows for a map stage out of a whole table: as it stands."""
 
@@ -355,7 +355,7 @@ class Direct:
         return self.psets.table().take(rows)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Arrivals:
     """Rows for a map stage out of the stages before it, numbered as they come.
 
@@ -470,7 +470,7 @@ def piece_of(feed: Feed, taken: Taken) -> Piece:
 # When all is over
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Settled:
     """The final order of a node's rows.
 

@@ -180,7 +180,7 @@ class WholeTable:
         return self.whole
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class DictRows:
     """A list of dicts that becomes columns as far as rows are asked for.
 

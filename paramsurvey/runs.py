@@ -58,7 +58,7 @@ Keep: TypeAlias = Literal["all", "sinks", "none"]
 """Whether the rows of every stage are kept for the results, or those of the last ones, or none."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class TableNode(WholeNode):
     """A whole-table stage in a run: it waits for its tables, then it talks, and in the end it has one of its own.
 
@@ -83,7 +83,7 @@ class TableNode(WholeNode):
     asked: int = attrs.field(default=0, init=False)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Run:
     """A pipeline being executed.
 

@@ -49,7 +49,7 @@ MOST_UNCOUNTED = 10_000
 CANCELLED = Failure("cancelled", "it was not computed, because the survey ended before")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Survey(Node):
     """One worker over one table, while it runs.
 

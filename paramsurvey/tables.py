@@ -36,7 +36,7 @@ from paramsurvey.errors import PsetError
 from paramsurvey.psets import dicts_of, refuse_reserved
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Table:
     """Columns of values, exactly as they were given; a row that lacks a key has `HOLE` there.
 

@@ -520,6 +520,24 @@ def test_an_endless_source_is_drawn_from_as_rows_are_wanted(kind, session):
     assert len(session.map(square, numbers(3))) == 3
 
 
+DRAWING = {
+    "map": lambda p: p.map(square, name="map", after="psets", group_size=3),
+    "product": lambda p: p.product({"c": [1]}, after="psets"),
+}
+
+
+@pytest.mark.parametrize("count", [3, 7, 8, 9, 16, 40])
+@pytest.mark.parametrize("first", ["map", "product"])
+def test_an_iterator_is_drawn_by_all_who_come_after_it(first, count, small_pieces, session):
+    """To its end, whoever of them is ahead."""
+    pipeline = Pipeline()
+    for kind in ("map", "product") if first == "map" else ("product", "map"):
+        pipeline = DRAWING[kind](pipeline)
+    pipeline = pipeline.concat(after=("map", "product")).map(half)
+    rows = list(session.stream_run(pipeline, ({"n": n} for n in range(count))))
+    assert sorted(row["n"] for row in rows) == sorted([*range(count), *range(count)])
+
+
 def test_a_limit_holds_for_drawn_psets_too(session):
     assert len(list(session.stream_run(Pipeline().map(square), Counted(), limit=5))) == 5
 
@@ -1474,7 +1492,8 @@ INTERRUPTED = (
     + """
 from paramsurvey import Pipeline
 backend = sys.argv[1]
-pipeline = Pipeline("p").map(failing_workers.healthy).derive(m="n + 1").drop("square")
+pipeline = Pipeline("p").map(failing_workers.healthy, group_size=40)  # so they come in order
+pipeline = pipeline.derive(m="n + 1").drop("square")
 pipeline = pipeline.map(worker[backend], out_func=out_func[backend], group_size=1, name="second").drop("square")
 pipeline = pipeline.map(failing_workers.healthy, name="third").top(1, "n")
 with paramsurvey.Session(backend=backend, **options) as session:

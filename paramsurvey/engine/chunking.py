@@ -19,7 +19,7 @@ TRIFLING_SECONDS = 0.5e-3
 FORGETTING = 0.5
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Chunker:
     """What is known of a stage's psets, and the chunk size that follows.
 

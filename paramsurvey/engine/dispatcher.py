@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from operator import mul
+from typing import NamedTuple
 
 import attrs
 
@@ -43,7 +44,7 @@ DOUBTFUL_START = 0.1
 """What a start counts that was cut short from outside, by SIGKILL or before it had begun: it says little."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flight:
     """A chunk under way: what of it has returned, and how far it is still expected to come."""
 
@@ -59,8 +60,7 @@ class Flight:
         return self.limit - self.returned
 
 
-@attrs.frozen
-class Lost:
+class Lost(NamedTuple):
     """A row that will have no result, and why."""
 
     row: int
@@ -68,8 +68,7 @@ class Lost:
     attempts: int
 
 
-@attrs.frozen
-class Taken:
+class Taken(NamedTuple):
     """What the dispatcher took of a part: finished rows, and rows that are lost for good.
 
     `part` is trimmed to the rows that were taken. Its failures are those in `lost` and those that are tried again.
@@ -80,7 +79,7 @@ class Taken:
     lost: list[Lost]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Decides about the rows ``0 .. total`` of one stage.
 

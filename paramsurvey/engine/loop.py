@@ -43,7 +43,6 @@ WIND_DOWN_SECONDS = 0.1
 WIND_DOWN_WAITS = 3
 
 
-@attrs.frozen
 class Interrupt:
     """A message: somebody wants the survey to end now."""
 
@@ -95,7 +94,7 @@ class InterruptReceived(Exception):
     """The loop found an `Interrupt` in its inbox."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lane:
     """One map stage under way.
 
@@ -160,7 +159,7 @@ def _no_delivery(_lane: Lane, _taken: Taken) -> None:
     pass
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Loop:
     """Drives lanes to their ends.
 

@@ -52,7 +52,7 @@ class Part(NamedTuple):
     size: int = 0  # bytes on the wire; set by the backend that knows it
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Work:
     """What every chunk of a stage has in common; serialised once and published once."""
 
@@ -120,8 +120,7 @@ class TaskOptions(NamedTuple):
     backend_options: Mapping[str, Any] = MappingProxyType({})
 
 
-@attrs.frozen
-class GivenBack:
+class GivenBack(NamedTuple):
     """A chunk's rows from `first` on will not be run by whoever has it."""
 
     first: int

@@ -1,10 +1,8 @@
-"""What observers are told."""
+"""What observers are told: tuples, because thousands may be made in a second, and the classes at every import."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
-
-import attrs
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from paramsurvey.engine.columns import Pset
@@ -13,8 +11,7 @@ if TYPE_CHECKING:
     from paramsurvey.stats import PerfStats
 
 
-@attrs.frozen
-class SurveyStarted:
+class SurveyStarted(NamedTuple):
     """A survey begins."""
 
     name: str
@@ -24,8 +21,7 @@ class SurveyStarted:
     options: str
 
 
-@attrs.frozen
-class RowsFinished:
+class RowsFinished(NamedTuple):
     """Rows `start` up to `stop` have come back."""
 
     name: str
@@ -33,8 +29,7 @@ class RowsFinished:
     stop: int
 
 
-@attrs.frozen
-class RowLost:
+class RowLost(NamedTuple):
     """A pset will have no result."""
 
     name: str
@@ -44,8 +39,7 @@ class RowLost:
     attempts: int
 
 
-@attrs.frozen
-class OutFuncFailed:
+class OutFuncFailed(NamedTuple):
     """The user's ``out_func`` raised."""
 
     name: str
@@ -53,16 +47,14 @@ class OutFuncFailed:
     traceback: str
 
 
-@attrs.frozen
-class StatsRefused:
+class StatsRefused(NamedTuple):
     """A worker put something into its ``raw_stats`` that is no time."""
 
     name: str
     text: str
 
 
-@attrs.frozen
-class Progressed:
+class Progressed(NamedTuple):
     """Time has passed; `progress` is as it is now."""
 
     name: str
@@ -70,8 +62,7 @@ class Progressed:
     stats: PerfStats
 
 
-@attrs.frozen
-class SurveyEnded:
+class SurveyEnded(NamedTuple):
     """A survey is over, after so many seconds; `reason` is empty if it came to its own end."""
 
     name: str

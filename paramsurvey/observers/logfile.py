@@ -32,7 +32,7 @@ _LIBRARIES = ("paramsurvey", "pandas", "numpy", "cloudpickle")
 _MOST_TRACEBACKS = 1000
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LogFile:
     """Writes what happens to a file; a file that cannot be written is said once, and the survey goes on.
 

@@ -30,7 +30,7 @@ MOST_FAILURES_SHOWN = 3
 LONGEST_LINE = 400
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Terminal:
     """Prints lines of progress to standard error.
 

@@ -44,7 +44,7 @@ Parents: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 Kind: TypeAlias = Literal["map", "rows", "table"]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Rows:
     """Some rows, and where each comes from.
 
@@ -60,7 +60,7 @@ class Rows:
     parents: Parents
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Made:
     """What a whole-table stage may return to tell where each row comes from; else it returns the table alone.
 
@@ -76,7 +76,7 @@ class Made:
     parents: tuple[Parents, ...]
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Ask:
     """What a whole-table stage yields: please call this worker for each of these psets. It is sent the `MapResults`.
 

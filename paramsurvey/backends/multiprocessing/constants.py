@@ -75,7 +75,7 @@ LOADED = Loaded()
 """Of this process, which is a worker: the driver never loads what it has published."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ConstantStore:
     """Writes constants into the session's folder."""
 

@@ -86,7 +86,7 @@ Completion: TypeAlias = Callable[[], None]
 """Something to be called without the lock: a future's end, a part's announcement."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Task:
     """A submission: what was sent, and who waits for it."""
 
@@ -100,7 +100,7 @@ class Task:
     settle_at: float | None = None  # when to look how far it has come, after rows were taken back
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Process:
     """A worker process as the driver sees it."""
 

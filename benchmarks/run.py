@@ -28,6 +28,7 @@ from benchmarks.balance import balance
 from benchmarks.figures import RATIO, Bound, Effort, Figure
 from benchmarks.large import answers, constants
 from benchmarks.memory import memory
+from benchmarks.pipelines import chained, graphs, straggler, stream
 from benchmarks.safety import safety
 from benchmarks.startup import replacement, startup
 from benchmarks.throughput import single, throughput
@@ -42,6 +43,10 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "startup": startup,
     "replacement": replacement,
     "safety": safety,
+    "straggler": straggler,
+    "stream": stream,
+    "chained": chained,
+    "graphs": graphs,
 }
 LIBRARIES = ("paramsurvey", "pandas", "numpy", "joblib", "loky", "mpire")
 HEADER = "| | measured | paramsurvey | bound | | beside it |\n|---|---|---|---|---|---|"

@@ -126,12 +126,9 @@ def is_table(psets: Any) -> bool:
     frame_type = getattr(sys.modules.get("pandas"), "DataFrame", None)  # None while another thread imports it
     if frame_type is not None and isinstance(psets, frame_type):
         return True
-    table = getattr(psets, "table", None)
-    if table is None:
-        return False
-    from paramsurvey.tables import Table
-
-    return isinstance(table, Table)
+    tables = sys.modules.get("paramsurvey.tables")  # who has one of its own has imported it
+    table_type = getattr(tables, "Table", None)
+    return table_type is not None and isinstance(getattr(psets, "table", psets), table_type)
 
 
 def refuse_reserved(keys: Keys) -> None:

@@ -428,7 +428,11 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
     def __repr__(self) -> str:
         lines = [f"<RunResults of {self.pipeline.name!r}"]
         for name, found in self._found.items():
-            what = repr(found)[len("<MapResults ") : -1] if isinstance(found, MapResults) else f"{found.count} rows"
+            what = (
+                repr(found)[len("<MapResults ") : -1]
+                if isinstance(found, MapResults)
+                else f"{found.count} row{'s' * (found.count != 1)}"
+            )
             lines.append(f"  {what}" if isinstance(found, MapResults) else f"  {name}: {what}")
         return "\n".join(lines) + ">"
 

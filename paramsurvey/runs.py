@@ -21,7 +21,15 @@ import attrs
 from paramsurvey.engine.dispatcher import Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over
 from paramsurvey.engine.worker import safe_repr
-from paramsurvey.errors import Interrupted, ParamsurveyError, StageError, StageFailed, SurveyStopped, WorkerStartError
+from paramsurvey.errors import (
+    BackendError,
+    Interrupted,
+    ParamsurveyError,
+    StageError,
+    StageFailed,
+    SurveyStopped,
+    WorkerStartError,
+)
 from paramsurvey.flow import (
     Arrivals,
     Cursor,
@@ -127,7 +135,9 @@ class Run:
     _pushed: dict[int, list[RowNode]] = attrs.field(factory=dict, init=False)  # row-wise stages that nobody pulls
     _waiting: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # for a table to read directly
     _asked: list[Survey] = attrs.field(factory=list, init=False)
+    _has_room: list[Node] = attrs.field(factory=list, init=False)
     _to_prepare: list[PsetSource] = attrs.field(factory=list, init=False)
+    _is_pulled_by_a_stream: bool = attrs.field(default=False, init=False)  # it has no map stage
     _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
 
     def __attrs_post_init__(self) -> None:
@@ -191,6 +201,8 @@ class Run:
         try:
             self._begin()
             for item in news:
+                if self._has_room:
+                    self._use_room()
                 if item is None:
                     self._nothing_has_come()
                     continue
@@ -203,6 +215,7 @@ class Run:
                 if isinstance(what, Taken):
                     yield survey, what
             self._loop.raise_if_interrupted()  # too late to strike
+            self._check_that_all_is_over()
         except (InterruptReceived, KeyboardInterrupt) as exc:
             news.close()
             self._bring_in()
@@ -233,6 +246,14 @@ class Run:
         self._surveys[lane] = survey
         self._pushed.setdefault(id(survey), [])
         self._loop.add(lane)
+
+    def _check_that_all_is_over(self) -> None:
+        """Rows that were left lying somewhere must not be lost in silence, whatever has gone wrong here."""
+        if self._is_pulled_by_a_stream:
+            return
+        left = [node.name for node in self.nodes.values() if not (node.is_over or isinstance(node, DrawnNode))]
+        if left:
+            raise BackendError(f"the run has stopped before stage {left[0]!r} was over; this is a bug in paramsurvey")
 
     def _nothing_has_come(self) -> None:
         for survey in self._surveys.values():
@@ -269,6 +290,20 @@ class Run:
         if survey.outputs:
             survey.deliver(taken)
             self.stir_below(survey)
+
+    def _note_room(self, node: Node) -> None:
+        """An edge from a node is no longer full: those below may go on.
+
+        This is called in the middle of somebody's step, so row-wise stages have to wait until that is done.
+        """
+        self.stir_below(node)
+        if self._pushed[id(node)]:
+            self._has_room.append(node)
+
+    def _use_room(self) -> None:
+        nodes, self._has_room = dict.fromkeys(map(id, self._has_room)), []
+        for node in nodes:
+            push(self._pushed[node])
 
     def stir_below(self, node: Node) -> None:
         """Have the surveys look that pull what a node gives."""
@@ -353,13 +388,13 @@ class Run:
         self._open(survey, Direct(source))
 
     def _take_outcome(self, node: TableNode, outcome: Any) -> None:
-        from paramsurvey.tables import Table, table_of
+        from paramsurvey.tables import table_of
 
         try:
             if isinstance(outcome, Made):
                 table, node.origins = outcome.table, outcome.parents
             else:
-                table = outcome if isinstance(outcome, Table) else table_of(outcome)
+                table = table_of(outcome)
         except Exception as exc:
             what = f"it returned the {type(outcome).__name__} {safe_repr(outcome)[:80]}, which is no table"
             raise self._failed(node.name, StageError(f"{what}: {exc}")) from exc
@@ -374,8 +409,9 @@ class Run:
         for survey in self._above(node):
             if missing := survey.missing():
                 first = missing[0].failure
+                rows = "1 row is" if len(missing) == 1 else f"{len(missing)} rows are"
                 return (
-                    f"stage {node.name!r} needs its whole table, and {len(missing)} rows are missing in "
+                    f"stage {node.name!r} needs its whole table, and {rows} missing in "
                     f"{survey.name!r} above it, the first: {first.text}; with allow_missing=True it runs on what "
                     "there is"
                 )
@@ -543,6 +579,7 @@ class Run:
             node = node.producer
         if isinstance(node, DrawnNode) or type(node) is WholeNode:  # row-wise stages only: whoever drains it pulls
             self._pushed[id(node)] = []
+            self._is_pulled_by_a_stream = True
         return edge
 
     def raise_failure(self) -> None:
@@ -605,7 +642,7 @@ class _Assembly:
         if step.kind == "source":
             return self._source(step)
         if step.kind == "map":
-            options = run.options_of(step.stage.given)
+            options = run.options_of(getattr(step.stage, "given", {}))
             survey = Survey(step.name, step.stage, options, run.backend, run.slots, run.tell, self.ranks[step.name])
             producer = run.nodes[step.after[0]]
             if isinstance(producer, WholeNode):
@@ -670,7 +707,7 @@ class _Assembly:
             if pulling[name]:
                 self._keep_flowing(pushed[name])
             run._below[id(run.nodes[name])] = pulling[name]
-            run.nodes[name].has_room = partial(run.stir_below, run.nodes[name])
+            run.nodes[name].has_room = partial(run._note_room, run.nodes[name])
             run._pushed[id(run.nodes[name])] = pushed[name]
 
     @staticmethod

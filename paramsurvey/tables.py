@@ -245,7 +245,7 @@ def table_of(psets: Any, limit: int | None = None) -> Table:
     PsetError
         They are no psets, one of them is no dict, or a column has a name twice or a name of ours.
     """
-    given = getattr(psets, "table", None)
+    given = psets if isinstance(psets, Table) else getattr(psets, "table", None)
     if isinstance(given, Table):
         table = given if limit is None or limit >= given.count else given.take(np.arange(limit))
     elif isinstance(psets, pd.DataFrame):

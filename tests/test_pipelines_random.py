@@ -49,12 +49,29 @@ class Recipe:
 
     sources: dict[str, list[dict[str, Any]]]
     steps: tuple[Step, ...]
+    frames: frozenset[str] = frozenset()
+
+    def given(self):
+        """Return the psets as the user has them: some as frames, with labels of their own."""
+        return {name: _frame_of(rows) if name in self.frames else rows for name, rows in self.sources.items()}
+
+
+def _frame_of(rows):
+    return pd.DataFrame(rows, index=pd.Index([label_in_frame(place) for place in range(len(rows))], dtype=object))
+
+
+def label_in_frame(place):
+    return f"row {place * 7 % 10}"
 
 
 NUMBERS = st.one_of(st.integers(0, 6), st.sampled_from([2**53 + 1, 2**62]))
 ODD_VALUES = st.sampled_from([*MIXTURE, 1, 1.0, "a", "b", np.float64(1.5), np.int8(3), (1, 2)])
 GROUPING = st.sampled_from([None, 1, True, 1.0, "x", 2**53 + 1, 2.0**53, 0.5, NAN])
 PSETS = st.lists(st.fixed_dictionaries({"n": NUMBERS}, optional={"v": ODD_VALUES}), max_size=9)
+IN_A_FRAME = st.sampled_from([st.integers(-5, 5), st.sampled_from([0.5, NAN, -0.0]), st.sampled_from(["a", "b", ""])])
+PSETS_OF_A_FRAME = IN_A_FRAME.flatmap(
+    lambda values: st.lists(st.fixed_dictionaries({"n": NUMBERS, "v": values}), max_size=9)
+)
 KINDS = ["map", "map", "map", "product", "derive", "where", "rename", "drop", "keep", "explode", "join", "concat"]
 KINDS += ["top", "reduce"]
 
@@ -166,13 +183,19 @@ def _known_in(rows):
 
 
 @st.composite
-def recipes(draw, most=8):
-    sources = {name: draw(PSETS) for name in draw(st.sampled_from([("a",), ("a", "b")]))}
+def drafts(draw, most):
+    names = draw(st.sampled_from([("a",), ("a", "b")]))
+    frames = draw(st.frozensets(st.sampled_from(names)))
+    sources = {name: draw(PSETS_OF_A_FRAME if name in frames else PSETS) for name in names}
     draft = Draft(draw, sources, known={name: _known_in(rows) for name, rows in sources.items()})
     length = draw(st.integers(1, most))
     while len(draft.steps) < length:
         draft.more()
-    return Recipe(sources, tuple(draft.steps))
+    return Recipe(sources, tuple(draft.steps), frames)
+
+
+def recipes(most=8):
+    return drafts(most).filter(lambda recipe: not reads_what_no_row_has(recipe))
 
 
 WAITS = st.one_of(st.none(), st.lists(st.sampled_from([0, 0, 0, 100, 1000]), min_size=1, max_size=5))
@@ -270,7 +293,7 @@ class Row:
     """A row, its label, and the places in the sources that it comes from."""
 
     values: dict[str, Any]
-    label: int
+    label: Any
     origins: frozenset[tuple[str, int]]
 
 
@@ -287,7 +310,12 @@ MISSING = object()
 
 def interpreted(recipe):
     found = {
-        name: Expected([Row(row, place, frozenset({(name, place)})) for place, row in enumerate(rows)])
+        name: Expected(
+            [
+                Row(row, label_in_frame(place) if name in recipe.frames else place, frozenset({(name, place)}))
+                for place, row in enumerate(rows)
+            ]
+        )
         for name, rows in recipe.sources.items()
     }
     for step in recipe.steps:
@@ -410,6 +438,17 @@ MEANING = {
 }
 
 
+def reads_what_no_row_has(recipe):
+    """Tell whether a whole-table stage reads a column that might be there, and by chance none of its rows has it."""
+    found = interpreted(recipe)
+    for step in recipe.steps:
+        reads = {"top": lambda how: [how[2]], "reduce": lambda how: [*how[0], how[1]]}.get(step.kind, lambda how: [])
+        rows = [row for name in step.after for row in found[name].rows]
+        if rows and any(column and all(column not in row.values for row in rows) for column in reads(step.how)):
+            return True
+    return False
+
+
 # Both beside one another
 
 
@@ -502,7 +541,7 @@ CUTS = st.builds(Cut, st.sampled_from([1, 2, 3, 5, 8192]), st.sampled_from([1, 4
 @settings(max_examples=300, **SETTINGS)
 def test_a_random_pipeline_gives_what_the_plain_interpreter_gives(recipe, cut, size, serial):
     with cutting(cut):
-        run = serial.run(pipeline_of(recipe), **recipe.sources, allow_missing=True, group_size=size)
+        run = serial.run(pipeline_of(recipe), **recipe.given(), allow_missing=True, group_size=size)
     assert_as_expected(run, recipe)
 
 
@@ -511,7 +550,7 @@ def test_a_random_pipeline_gives_what_the_plain_interpreter_gives(recipe, cut, s
 def test_it_does_so_on_any_number_of_workers(recipe, cut, size, workers, pool):
     with cutting(cut):
         run = pool.run(
-            pipeline_of(recipe), **recipe.sources, allow_missing=True, group_size=size, ncores=workers, seed=1
+            pipeline_of(recipe), **recipe.given(), allow_missing=True, group_size=size, ncores=workers, seed=1
         )
     assert_as_expected(run, recipe)
 
@@ -530,6 +569,6 @@ def test_a_stream_of_it_yields_the_same_rows(recipe, cut, end, data, serial, poo
     recipe = attrs.evolve(recipe, steps=(*steps, Step(end, "end", (last,), ends[end])))
     session = data.draw(st.sampled_from([serial, serial, serial, pool]))
     with cutting(cut):
-        sources = {name: iter(rows) for name, rows in recipe.sources.items()}
+        sources = {name: rows if name in recipe.frames else iter(rows) for name, rows in recipe.given().items()}
         rows = list(session.stream_run(pipeline_of(recipe), **sources, allow_missing=True))
     assert sorted(map(seen, rows)) == sorted(seen(row.values) for row in interpreted(recipe)["end"].rows)

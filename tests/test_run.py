@@ -638,7 +638,7 @@ def test_results_say_what_came_of_each_stage(session):
         "  square: 4 of 4 psets finished; columns n, square",
         "  fails_at_odd: 2 of 4 psets finished; 2 missing (2 raised), the first: "
         "ValueError('no answer for 1'); columns n, square, even",
-        "  where: 1 rows>",
+        "  where: 1 row>",
     ]
     html = run._repr_html_()
     assert "<b>p</b>" in html
@@ -1477,6 +1477,48 @@ def test_columns_of_any_name_flow(session):
     assert dicts(session.run(pipeline, rows).results) == [
         {"n": 1, ("a", 1): 2, "a b": 4, "class": 5, "square": 1, "_x": 1, "half": 0.5}
     ]
+
+
+def one_or_other(pset, system_kwargs, user_kwargs):
+    return {"a": 1} if pset["n"] % 2 else {"b": 2}
+
+
+def slow(pipeline):
+    return pipeline.map(ends_when_a_second_stage_has_answered, name="slow", group_size=1)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: slow(Pipeline()).map(one_or_other, group_size=1),
+        lambda: slow(Pipeline().map(one_or_other, group_size=1)).derive(m="n"),
+        lambda: slow(Pipeline().map(one_or_other, group_size=1)).map(square),
+        lambda: slow(Pipeline().map(one_or_other, group_size=1)).top(9, "n"),
+        lambda: slow(Pipeline()).product({"k": [1, 2]}).map(one_or_other).map(square).drop("k"),
+    ],
+)
+def test_the_order_of_columns_does_not_depend_on_who_was_finished_first(build, pool, tmp_path):
+    """The first row is finished last, when a second stage has answered for another one; or like the others."""
+    orders = []
+    for _ in ("last", "like the others"):
+        pipeline = build().map(says_that_it_has_answered, after="slow", group_size=1)
+        run = pool.run(pipeline, numbers(4), user_kwargs={"folder": str(tmp_path)})
+        assert len(run.missing) == 0
+        frames = [found.results if isinstance(found, MapResults) else found for found in run.values()]
+        orders.append([frame.columns.tolist() for frame in frames])
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_whether_there_is_a_column_that_no_row_has_does_not_depend_on_how_rows_were_cut(size, session):
+    whole = session.run(Pipeline().map(sometimes, group_size=4).where("n % 2 == 0").map(square), numbers(4))
+    run = session.run(Pipeline().map(sometimes, group_size=size).where("n % 2 == 0").map(square), numbers(4))
+    assert run["where"].columns.tolist() == whole["where"].columns.tolist()
+    assert run.results.columns.tolist() == whole.results.columns.tolist()
+    pipeline = Pipeline().map(sometimes, group_size=size).where("n % 2 == 0")
+    pipeline = pipeline.derive(extra="n", after="psets").join("n", after=("where", "derive"), suffixes=("_l", "_r"))
+    names = session.run(pipeline, numbers(4)).results.columns.tolist()
+    assert names == (["n", "extra"] if "extra" not in whole["where"].columns else ["n", "extra_l", "extra_r"])
 
 
 def test_the_users_frame_is_not_changed(session):

@@ -23,6 +23,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
+from itertools import product as cartesian
 from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -683,15 +684,36 @@ class Product:
 
 
 def _grid_of(grids: tuple[object, ...], infer_category: bool, stage: str) -> Table:
+    grids = tuple(_with_lists(grid) for grid in grids)
     try:
         grid = table_of(product(*grids, infer_category=infer_category))
     except PsetError as error:
         raise StageError(f"stage {stage!r}: {error}") from error
+    lists = {name: values for each in grids if isinstance(each, Mapping) for name, values in each.items()}
+    if (
+        tuple(lists) == grid.keys
+        and not infer_category
+        and all(isinstance(v, list | tuple | range) for v in lists.values())
+    ):
+        grid = _exact_grid(lists)
     if not grid.keys:
         raise StageError(
             f"stage {stage!r}: there is nothing to multiply with: give a dict of lists, {{'seed': [1, 2]}}"
         )
     return grid
+
+
+def _with_lists(grid: object) -> object:
+    """Make lists of what can be gone through only once."""
+    if not isinstance(grid, Mapping):
+        return grid
+    return {name: list(values) if isinstance(values, Iterator) else values for name, values in grid.items()}
+
+
+def _exact_grid(lists: Mapping[Hashable, Iterable[Any]]) -> Table:
+    """Return the grid with the very values: those of lists are no user's frame, which would have one dtype for each."""
+    rows = list(cartesian(*lists.values()))
+    return Table(tuple(lists), [pack([row[place] for row in rows]) for place in range(len(lists))], len(rows))
 
 
 # --- Derive ---------------------------------------------------------------------------------------

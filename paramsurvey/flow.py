@@ -25,12 +25,13 @@ from __future__ import annotations
 import bisect
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 
+from paramsurvey.engine.columns import HOLE, has_holes
 from paramsurvey.engine.records import ChunkRows
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from paramsurvey.engine.columns import Pset
+    from paramsurvey.engine.columns import Column, Keys, Pset
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.stages.base import RowStage
     from paramsurvey.tables import Table
@@ -209,6 +210,11 @@ class StepNode(Node):
         from paramsurvey.tables import concatenated
 
         return concatenated(self.pieces)
+
+    def shapes(self) -> Shapes:
+        """Return the columns of the pieces that it holds."""
+        starts = accumulate((piece.count for piece in self.pieces), initial=0)
+        return [(start, piece.keys) for start, piece in zip(starts, self.pieces, strict=False)]
 
 
 @attrs.define(eq=False, repr=False)
@@ -441,6 +447,10 @@ class Arrivals:
 
         return concatenated([self._pieces[start] for start in self._starts])
 
+    def shapes(self) -> Shapes:
+        """Return the columns of the pieces that are held."""
+        return [(start, self._pieces[start].keys) for start in self._starts]
+
     def lost(self, rows: Numbers) -> Table:
         """Return rows that have no answer."""
         from paramsurvey.tables import concatenated
@@ -503,8 +513,23 @@ def settled(node: Node, above: Settled, *, keeps_labels: bool) -> Settled:
     return Settled(ranks, pd.Index(parents) if above.labels is None else above.labels.take(parents))
 
 
-def in_order(table: Table, numbers: Numbers, settled: Settled) -> tuple[Table, Numbers]:
-    """Put rows, which have these numbers, in their final order, with their labels; return their numbers, too."""
+Shapes: TypeAlias = "Sequence[tuple[int, Keys]]"
+"""The columns of pieces, each with the number of its first row; ascending."""
+
+
+def in_order(
+    table: Table,
+    numbers: Numbers,
+    settled: Settled,
+    shapes: Sequence[Shapes] = (),
+    last: Collection[Hashable] = (),
+) -> tuple[Table, Numbers]:
+    """Put rows, which have these numbers, in their final order, with their labels; return their numbers, too.
+
+    Columns come in the order in which they first appear in these rows, but those in `last` after the others; columns
+    that no row has are left out. So what there is does not depend on when the rows came, nor in which company. Of those
+    that appear in one row, the `shapes` tell the order.
+    """
     import numpy as np
     import pandas as pd
 
@@ -512,7 +537,31 @@ def in_order(table: Table, numbers: Numbers, settled: Settled) -> tuple[Table, N
     numbers = numbers[order]
     labels = pd.Index(numbers) if settled.labels is None else settled.labels.take(numbers)
     table = table if settled.ranks is None else table.take(order)
+    if table.count:
+        first = {key: _first_row(column) for key, column in zip(table.keys, table.columns, strict=True)}
+        keys = sorted(
+            (key for key in table.keys if first[key] >= 0),
+            key=lambda key: (key in last, first[key], _place(key, numbers[first[key]], shapes)),
+        )
+        table = table if tuple(keys) == table.keys else table.only(keys)
     return attrs.evolve(table, index=_plain(labels)), numbers
+
+
+def _place(key: Hashable, number: int, shapes: Sequence[Shapes]) -> int:
+    """Return the place of a column in the piece in which the row of this number came; 0 if all pieces are alike."""
+    for pieces in shapes:
+        if len({keys for _, keys in pieces}) > 1:
+            _, keys = pieces[bisect.bisect_right(pieces, number, key=lambda piece: piece[0]) - 1]
+            if key in keys:
+                return keys.index(key)
+    return 0
+
+
+def _first_row(column: Column) -> int:
+    """Return the first row that has a value in a column, -1 if none has."""
+    if not has_holes(column):
+        return 0
+    return next((row for row, value in enumerate(column) if value is not HOLE), -1)
 
 
 def _plain(labels: pd.Index[Any]) -> pd.Index[Any] | None:

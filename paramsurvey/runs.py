@@ -510,7 +510,8 @@ class Run:
         if isinstance(node, Survey):
             return node.output(order.get(node.name))
         if isinstance(node, StepNode):
-            return in_order(node.rows(), np.arange(node.count, dtype=np.int64), order[node.name])
+            made = getattr(node.stage, "makes", ()) if isinstance(node, RowNode) else ()
+            return in_order(node.rows(), np.arange(node.count, dtype=np.int64), order[node.name], [node.shapes()], made)
         assert isinstance(node, WholeNode)
         if node.psets is None:
             from paramsurvey.tables import Table

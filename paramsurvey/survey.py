@@ -11,6 +11,7 @@ import time
 import traceback
 from array import array
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -346,7 +347,8 @@ class Survey(Node):
         if numbers is None:
             numbers = np.arange(table.count, dtype=np.int64)
         if isinstance(feed, Arrivals) and settled is not None:
-            return in_order(table, numbers, settled)
+            parts = sorted(((start, part.keys) for start, part in self._parts), key=itemgetter(0))
+            return in_order(table, numbers, settled, (feed.shapes(), parts), set(table.keys) - set(psets.keys))
         return table, numbers
 
     def _feed_or_none(self) -> Feed:

@@ -120,6 +120,11 @@ class Dispatcher:
         """Whether every row is finished or lost, and no other will come."""
         return self.finished + self.failures == self.total and not self.open
 
+    @property
+    def is_at_an_end(self) -> bool:
+        """Whether it is done, or there is no hope."""
+        return self.cannot_start or self.done
+
     def extend(self, count: int) -> None:
         """So many more rows have come."""
         self.total += count

@@ -270,21 +270,24 @@ class Loop:
 
     def _fill(self) -> None:
         """Send chunks while there is room and something to send."""
-        self._look_at_stirred()
+        if self._stirred:
+            self._look_at_stirred()
         slots = self.slots or self.backend.slots()
-        busy = self._busy
+        busy, most, last = self._busy, 0, None
         while self._ready:
             lane = self._ready[0][1]
+            if lane is not last:
+                most, last = slots * self._depth(lane), lane
             queued = self._occupied(busy) >= slots
-            if queued and busy >= slots * self._depth(lane):
+            if queued and busy >= most:
                 return
-            heapq.heappop(self._ready)
-            self._waiting.discard(lane)
             flight = lane.take() if lane in self._lanes else None
             if flight is None:
+                heapq.heappop(self._ready)
+                self._waiting.discard(lane)
                 self._note_end(lane)
                 continue
-            self._put_in_line(lane)
+            heapq.heapreplace(self._ready, (lane.place, lane))
             self._submit(lane, flight, may_queue=queued)
             busy += 1
 
@@ -317,10 +320,9 @@ class Loop:
 
     def _note_end(self, lane: Lane) -> None:
         """See whether a lane has come to its end."""
-        is_stuck = lane.dispatcher.cannot_start
-        if lane in self._lanes and (is_stuck or lane.dispatcher.done):
+        if lane in self._lanes and lane.dispatcher.is_at_an_end:
             self._lanes.discard(lane)
-            self._news.append((lane, Over(is_stuck)))
+            self._news.append((lane, Over(lane.dispatcher.cannot_start)))
 
     def _submit(self, lane: Lane, flight: Flight, *, may_queue: bool) -> None:
         chunk, flight.queued = flight.chunk, may_queue
@@ -374,7 +376,8 @@ class Loop:
         else:
             assert isinstance(news, GivenBack)
             lane.dispatcher.gave_back(flight, news)
-        self.stir(lane)
+        if lane not in self._waiting or lane.dispatcher.is_at_an_end:
+            self.stir(lane)
 
     def _returned(self, lane: Lane, flight: Flight, part: Part) -> None:
         taken = lane.dispatcher.returned(flight, thawed(part))
@@ -384,11 +387,15 @@ class Loop:
 
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]
-        error = future.exception()
-        if error is None:
-            self._returned(lane, flight, future.result())
-        elif not isinstance(error, TaskLost):
-            error = Died(None, f"the backend lost it: {error!r}")
+        error: TaskLost | None = None
+        try:
+            part = future.result()
+        except TaskLost as exc:
+            error = exc
+        except BaseException as exc:  # noqa: BLE001 - whatever a backend has to say for itself
+            error = Died(None, f"the backend lost it: {exc!r}")
+        else:
+            self._returned(lane, flight, part)
         for lost in lane.dispatcher.ended(flight, error):
             self._news.append((lane, lost))
 

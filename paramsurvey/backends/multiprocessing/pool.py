@@ -43,7 +43,7 @@ import traceback
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -52,7 +52,7 @@ import attrs
 from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader, Kind, Outbox, encode, widen
 from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
-from paramsurvey.engine.columns import is_plain
+from paramsurvey.engine.columns import Keys, is_plain
 from paramsurvey.engine.pickling import dumps, dumps_by_value, thaw
 from paramsurvey.engine.records import (
     LOADING,
@@ -137,8 +137,12 @@ class Process:
 
 def _is_plain(rows: tuple[Any, ...]) -> bool:
     """Whether plain pickle can carry a chunk: if there are only numbers and text in it."""
-    keys, columns, *_ = rows
-    return is_plain(list(keys)) and all(map(is_plain, columns))
+    return _are_plain(rows[0]) and all(map(is_plain, rows[1]))
+
+
+@lru_cache(maxsize=64)
+def _are_plain(keys: Keys) -> bool:
+    return is_plain(list(keys))
 
 
 class Pool:

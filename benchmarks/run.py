@@ -97,7 +97,7 @@ def markdown(figures: Iterable[Figure]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare paramsurvey with what else there is.")
-    parser.add_argument("--quick", action="store_true", help="smaller surveys and fewer rounds: under a minute")
+    parser.add_argument("--quick", action="store_true", help="smaller surveys and fewer rounds: about a minute")
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the README there")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bound is not met")

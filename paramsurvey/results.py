@@ -230,6 +230,8 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
         What came of each stage: `MapResults` or a Table.
     origins : dict of str to Origins
         Where the rows of each stage come from.
+    asked : sequence of MapProgress
+        The counts of the surveys that whole-table stages have asked for.
 
     Attributes
     ----------
@@ -257,8 +259,15 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
     {'psets': [{'n': 3}]}
     """
 
-    def __init__(self, pipeline: Pipeline, found: dict[str, MapResults | Table], origins: dict[str, Origins]) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        found: dict[str, MapResults | Table],
+        origins: dict[str, Origins],
+        asked: Sequence[MapProgress] = (),
+    ) -> None:
         self.pipeline = pipeline
+        self._asked = tuple(asked)
         self._found = found
         self._origins = origins
         self._frames: dict[str, pd.DataFrame] = {}
@@ -320,8 +329,8 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
 
     @property
     def progress(self) -> MapProgress:
-        """The counts of all stages together."""
-        each = [found.progress for found in self._surveys.values()]
+        """The counts of all stages together, with those of surveys that stages have asked for."""
+        each = [*(found.progress for found in self._surveys.values()), *self._asked]
         return MapProgress(
             total=sum(one.total for one in each),
             active=sum(one.active for one in each),

@@ -135,6 +135,7 @@ class Run:
     _pushed: dict[int, list[RowNode]] = attrs.field(factory=dict, init=False)  # row-wise stages that nobody pulls
     _waiting: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # for a table to read directly
     _asked: list[Survey] = attrs.field(factory=list, init=False)
+    _stopped: Survey | None = attrs.field(default=None, init=False)  # whose failure ends the run
     _has_room: list[Node] = attrs.field(factory=list, init=False)
     _to_prepare: list[PsetSource] = attrs.field(factory=list, init=False)
     _is_pulled_by_a_stream: bool = attrs.field(default=False, init=False)  # it has no map stage
@@ -262,6 +263,7 @@ class Run:
     def _take_note(self, survey: Survey, what: Taken | Lost) -> None:
         survey.note(what)
         if survey.stop is not None:
+            self._stopped = survey
             self._loop.interrupt()
         if self._pushed[id(survey)]:
             push(self._pushed[id(survey)])
@@ -330,7 +332,7 @@ class Run:
 
     def _work_on_tables(self) -> None:
         """Have the whole-table stages begin whose tables are complete, and tell those that asked what has come."""
-        progress = self._failure is None and not any(survey.stop for survey in self.surveys)
+        progress = self._failure is None and self._stopped is None
         while progress:
             progress = False
             for node in list(self._tables):
@@ -339,7 +341,9 @@ class Run:
                     progress = True
                 elif node.survey is not None and node.survey.is_over:
                     survey, node.survey = node.survey, None
-                    self._continue(node, survey.results())
+                    results = survey.results()
+                    survey.forget()
+                    self._continue(node, results)
                     progress = True
 
     def _begin_table(self, node: TableNode) -> None:
@@ -467,7 +471,7 @@ class Run:
                 losses[name] = Losses.of(None, [losses[other] for other in step.after if other in losses])
             if step.kind in ("rows", "table") and node.holds:
                 found[name] = table
-        return RunResults(self.pipeline, found, origins)
+        return RunResults(self.pipeline, found, origins, [survey.progress for survey in self._asked])
 
     @staticmethod
     def _ways_up(node: Node) -> tuple[Any, ...]:
@@ -533,12 +537,12 @@ class Run:
                 survey.lost.append(what)
 
     def _stop(self) -> SurveyStopped | None:
-        for survey in self.surveys:
-            if survey.stop is not None:
-                lost = survey.stop
-                which = f"{survey.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
-                return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
-        return None
+        survey = self._stopped
+        if survey is None or survey.stop is None:
+            return None
+        lost = survey.stop
+        which = f"{survey.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
+        return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
 
     def _interrupted(self) -> Interrupted:
         finished = total = 0

@@ -299,6 +299,10 @@ class Survey(Node):
         self.progress.finished = self._dispatcher.finished
         self.progress.failures = self._dispatcher.failures
 
+    def forget(self) -> None:
+        """Let go of the rows, after somebody has taken the results: a stage may ask for thousands of surveys."""
+        self.feed, self.lane, self._parts = None, None, []
+
     # What came of it
 
     def missing(self) -> list[Lost]:

@@ -43,6 +43,7 @@ def public_objects() -> Iterator[tuple[str, Any]]:
             yield f"paramsurvey.{name}", each
         elif name == "testing":  # the rest of it must be importable for worker processes, not for users
             yield f"{each.__name__}.BackendContract", each.BackendContract
+            yield f"{each.__name__}.StageContract", each.StageContract
         else:
             for inner in getattr(each, "__all__", None) or vars(each):
                 if not inner.startswith("_") and getattr(getattr(each, inner), "__module__", "") == each.__name__:

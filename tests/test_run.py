@@ -521,21 +521,26 @@ def test_an_endless_source_is_drawn_from_as_rows_are_wanted(kind, session):
 
 
 DRAWING = {
-    "map": lambda p: p.map(square, name="map", after="psets", group_size=3),
-    "product": lambda p: p.product({"c": [1]}, after="psets"),
+    "map": lambda p, name: p.map(square, name=name, after="psets", group_size=3),
+    "product": lambda p, name: p.product({"c": [1]}, after="psets", name=name),
+    "where": lambda p, name: p.where("n >= 0", after="psets", name=name),
 }
 
 
 @pytest.mark.parametrize("count", [3, 7, 8, 9, 16, 40])
-@pytest.mark.parametrize("first", ["map", "product"])
-def test_an_iterator_is_drawn_by_all_who_come_after_it(first, count, small_pieces, session):
+@pytest.mark.parametrize(
+    "kinds",
+    [("map", "product"), ("product", "map"), ("product", "where"), ("map", "map"), ("where", "map", "product", "map")],
+    ids=", ".join,
+)
+def test_an_iterator_is_drawn_by_all_who_come_after_it(kinds, count, small_pieces, session):
     """To its end, whoever of them is ahead."""
     pipeline = Pipeline()
-    for kind in ("map", "product") if first == "map" else ("product", "map"):
-        pipeline = DRAWING[kind](pipeline)
-    pipeline = pipeline.concat(after=("map", "product")).map(half)
+    for number, kind in enumerate(kinds):
+        pipeline = DRAWING[kind](pipeline, f"{kind} {number}")
+    pipeline = pipeline.concat(after=pipeline.sinks).map(half)
     rows = list(session.stream_run(pipeline, ({"n": n} for n in range(count))))
-    assert sorted(row["n"] for row in rows) == sorted([*range(count), *range(count)])
+    assert sorted(row["n"] for row in rows) == sorted([*range(count)] * len(kinds))
 
 
 def test_a_limit_holds_for_drawn_psets_too(session):

@@ -248,7 +248,7 @@ class ApplyContract(OfNumbers):
 
 class ApplyOfSeveralContract(OfTwoTables):
     def make_stage(self):
-        return Apply(lambda one, other: pd.concat([one, other], ignore_index=True))
+        return Apply(lambda one, other: one.assign(others=len(other)))
 
 
 # Strangers

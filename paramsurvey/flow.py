@@ -309,12 +309,21 @@ def advance(node: Node) -> bool:
     return False
 
 
-def push(nodes: Sequence[RowNode]) -> None:
-    """Have row-wise stages work up all that has come to them; from upstream to downstream."""
+def work_off(nodes: Sequence[RowNode]) -> None:
+    """Have row-wise stages work up what has come to them; from upstream to downstream."""
     for node in nodes:
-        while not node.is_over and (node.step() or (isinstance(node.producer, DrawnNode) and advance(node.producer))):
+        while not node.is_over and node.step():
             pass
         node.note_end()
+
+
+def push(nodes: Sequence[RowNode]) -> None:
+    """Have row-wise stages that nobody pulls work up all there is, also what is yet to be drawn for them."""
+    sources = {id(node.producer): node.producer for node in nodes if isinstance(node.producer, DrawnNode)}
+    work_off(nodes)
+    while sources and sum(advance(source) for source in sources.values()):
+        work_off(nodes)
+    work_off(nodes)  # now that nothing more will come, some may be over
 
 
 @attrs.define(eq=False, repr=False)

@@ -45,11 +45,12 @@ from paramsurvey.flow import (
     in_order,
     push,
     settled,
+    work_off,
 )
 from paramsurvey.interrupts import ctrl_c_calls
 from paramsurvey.lazy import load
 from paramsurvey.observers.events import Event, Observer
-from paramsurvey.options import Options
+from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user
 from paramsurvey.stages.base import Ask, Columns, Made, conversation, listed
@@ -541,7 +542,10 @@ class Run:
         if survey is None or survey.stop is None:
             return None
         lost = survey.stop
-        which = f"{survey.name}: pset {lost.row} is missing ({lost.failure.kind}), and on_failure='stop'"
+        assert survey.feed is not None
+        # further down, rows are numbered as they come, which says nothing to a user
+        pset = f"pset {lost.row}" if survey.arrivals is None else f"the pset {shown(survey.feed.pset(lost.row))}"
+        which = f"{survey.name}: {pset} is missing ({lost.failure.kind}), and on_failure='stop'"
         return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
 
     def _interrupted(self) -> Interrupted:
@@ -720,7 +724,7 @@ class _Assembly:
         """Have row-wise stages that nobody pulls, beside one that is pulled, work when enough has come to them."""
         for place, node in enumerate(nodes):
             if isinstance(node.edge, Edge):
-                node.edge.when_full = partial(push, nodes[place:])
+                node.edge.when_full = partial(work_off, nodes[place:])
 
 
 def sources_of_user(

@@ -487,6 +487,18 @@ def assert_frame(frame, rows, step, *, has_odd_grids):
         pd.testing.assert_series_equal(found, wanted, obj=f"{step}: {name}")
 
 
+def assert_same_frames(run, other):
+    """Assert that two runs have the same frames: also the same columns in the same order."""
+    assert list(run) == list(other)
+    for name, found in run.items():
+        pair = [each.results if isinstance(each, MapResults) else each for each in (found, other[name])]
+        if len(pair[0]):  # nobody knows which columns rows would have had
+            pd.testing.assert_frame_equal(*pair, obj=name)
+        if isinstance(found, MapResults):
+            pd.testing.assert_frame_equal(found.missing, other[name].missing)
+    pd.testing.assert_frame_equal(run.missing, other.missing)
+
+
 def assert_lineage(run, name, rows, recipe):
     for place, row in enumerate(rows):
         found = run.lineage(place, name)
@@ -544,16 +556,17 @@ def test_a_random_pipeline_gives_what_the_plain_interpreter_gives(recipe, cut, s
     with cutting(cut):
         run = serial.run(pipeline_of(recipe), **recipe.given(), allow_missing=True, group_size=size)
     assert_as_expected(run, recipe)
+    assert_same_frames(run, serial.run(pipeline_of(recipe), **recipe.given(), allow_missing=True))
 
 
 @given(recipe=recipes(), cut=CUTS, size=st.sampled_from([None, 1, 3]), workers=st.sampled_from([1, 2, 8]))
 @settings(max_examples=40, **SETTINGS)
-def test_it_does_so_on_any_number_of_workers(recipe, cut, size, workers, pool):
+def test_it_does_so_on_any_number_of_workers(recipe, cut, size, workers, serial, pool):
+    options = {"allow_missing": True, "group_size": size}
     with cutting(cut):
-        run = pool.run(
-            pipeline_of(recipe), **recipe.given(), allow_missing=True, group_size=size, ncores=workers, seed=1
-        )
+        run = pool.run(pipeline_of(recipe), **recipe.given(), **options, ncores=workers)
     assert_as_expected(run, recipe)
+    assert_same_frames(run, serial.run(pipeline_of(recipe), **recipe.given(), allow_missing=True))
 
 
 @given(recipe=recipes(most=5), cut=CUTS, end=st.sampled_from(["map", "where", "top"]), data=st.data())

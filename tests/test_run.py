@@ -1180,7 +1180,8 @@ def test_a_group_without_an_answer_fails_the_stage_unless_it_is_allowed(session)
 
 def test_on_failure_stop_in_a_second_stage_ends_the_run_with_what_is_finished(session):
     pipeline = Pipeline("p").map(square).map(fails_at_three, on_failure="stop", group_size=1).map(half)
-    message = "fails_at_three: pset 3 is missing (raised), and on_failure='stop': ValueError('three is too many')"
+    where = "fails_at_three: the pset {'n': 3, 'square': 9} is missing (raised)"
+    message = f"{where}, and on_failure='stop': ValueError('three is too many')"
     with refused(message, SurveyStopped) as caught:
         session.run(pipeline, numbers(40))
     run = caught.value.results

@@ -497,7 +497,7 @@ class Pipeline:
         """
         from paramsurvey.stages.tables import Apply
 
-        return self.add(Apply(function), **place)
+        return self.add(Apply(function, name=place.get("name")), **place)
 
     def _add_named(self, usual: str, make: Callable[[str], Any], place: Mapping[str, Any]) -> Pipeline:
         """Add a stage whose usual name says only what it does, and may be taken: then it is numbered."""

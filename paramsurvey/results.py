@@ -188,8 +188,9 @@ class Losses:
         tables, lost = [each.psets for each in above], [one for each in above for one in each.lost]
         if results is not None:
             tables.append(results._missing_psets)
-            for one in results._lost:
-                why = f"its ancestor, row {one.row} of stage {results.name!r}, is missing: {one.failure.text}"
+            labels = results._missing_psets.labels()
+            for label, one in zip(labels, results._lost, strict=True):
+                why = f"its ancestor, row {label!r} of stage {results.name!r}, is missing: {one.failure.text}"
                 lost.append(Lost(one.row, Failure("upstream", why, one.failure.traceback), 0))
         return cls(concatenated(tables), lost)
 

@@ -384,8 +384,8 @@ class Run:
             options = self.options_of(stage.given)
             survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank)
             survey.holds = True
-            survey.publish()
             source = psets_of_user(ask.psets, None)
+            survey.publish()
         except Exception as exc:
             raise self._failed(node.name, exc) from exc
         node.survey = survey

@@ -71,6 +71,10 @@ class Table:
         """Make a dict of each row, without its holes."""
         return psets_of(self.keys, self.columns, self.count)
 
+    def labels(self) -> list[Any]:
+        """Return the labels of its rows."""
+        return list(range(self.count)) if self.index is None else self.index.tolist()
+
     def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
         """Return some rows as a chunk carries them."""
         return ChunkRows(self.keys, cut(self.columns, start, stop), stop - start, attempt)
@@ -298,11 +302,15 @@ def joined(psets: Table, parts: list[tuple[int, Part]]) -> tuple[Table, np.ndarr
     rows = _answered(parts, psets.count)
     keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
     columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
-    finished = psets.take(rows)
-    return finished.beside(Table(keys, columns, finished.count)), rows
+    answers = Table(keys, columns, psets.count if rows is None else len(rows))
+    if rows is not None and (np.diff(rows) < 0).any():  # a row that was tried again came after those beside it
+        order = np.argsort(rows)
+        rows, answers = rows[order], answers.take(order)
+    return psets.take(rows).beside(answers), rows
 
 
 def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any] | None:
+    """Return the rows that have answers, in the order of the parts; None if they are all rows in order."""
     if not any(part.failures for _, part in parts) and sum(part.count for _, part in parts) == total:
         return None
     rows: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=np.int64)]

@@ -178,6 +178,10 @@ def at_random(pset, system_kwargs, user_kwargs):
         _be_busy(waits[n % len(waits)])
     if kind == "fails" and n % 3 == 1:
         raise ValueError(f"no answer for {n}")
+    if kind == "tried twice" and n % 3 == 1 and system_kwargs["attempt"] == 1:
+        if user_kwargs["is_deadly"]:
+            os._exit(7)
+        raise ValueError("not yet")
     if kind == "sometimes" and n % 2:
         return {}
     if kind == "nothing":

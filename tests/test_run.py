@@ -411,6 +411,49 @@ def test_rows_under_way_stay_few_however_many_a_stage_makes_of_one(serial):
     assert most[0] <= 16
 
 
+def test_a_long_chain_and_a_wide_fan_run(session):
+    pipeline = Pipeline().map(fails_at_three, name="first")
+    for number in range(100):
+        pipeline = pipeline.map(nothing, name=f"map {number}").where("n >= 0", name=f"where {number}")
+    last = [f"map {number}" for number in range(100)]
+    pipeline = pipeline.concat(after=last, name="all", allow_missing=True)
+    run = session.run(pipeline, numbers(4))
+    assert run["all"]["n"].tolist() == [0, 1, 2] * 100
+    assert all(run[name].missing["_kind"].tolist() == ["upstream"] for name in last)
+    assert run.lineage(298, "all") == {"psets": [{"n": 1}]}
+    fan = Pipeline()
+    for name in last:
+        fan = fan.map(nothing, name=name, after="psets")
+    run = session.run(fan.concat(after=last), numbers(3))
+    assert run.results["n"].tolist() == [0, 1, 2] * 100
+
+
+def test_two_runs_at_the_same_time_do_not_mix(pool):
+    found = {}
+
+    def work(which):
+        pipeline = Pipeline().map(square, group_size=1).product({"k": [which]}).map(half, group_size=1).top(99, "n")
+        found[which] = pool.run(pipeline, [{"n": n + 100 * which} for n in range(30)]).results
+
+    threads = [threading.Thread(target=work, args=(which,)) for which in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for which in (1, 2):
+        assert found[which]["k"].tolist() == [which] * 30
+        assert found[which]["n"].tolist() == [100 * which + n for n in reversed(range(30))]
+
+
+def test_the_results_of_a_run_are_psets_of_the_next(session):
+    rows = [{"n": n, "v": value} for n, value in enumerate(VALUES)]
+    first = session.run(Pipeline().map(square), rows)["square"]
+    second = session.run(Pipeline().where("square > 1").map(half), first)
+    found = list(second["half"].iterdicts())
+    assert same_values([row["v"] for row in found], VALUES[2:])
+    assert [row["half"] for row in found] == [n / 2 for n in range(2, 10)]
+
+
 # keep=
 
 
@@ -515,7 +558,7 @@ def test_an_endless_source_is_drawn_from_as_rows_are_wanted(kind, session):
         assert len(rows) == 10
         assert rows[0]["n"] == 0 or session.backend != "serial"
         drawn = source.drawn
-        assert drawn <= 4 * flow.SLAB
+        assert drawn <= 20 * flow.SLAB
     assert source.drawn == drawn
     assert len(session.map(square, numbers(3))) == 3
 
@@ -571,6 +614,22 @@ def test_a_stream_tells_what_is_missing(session):
     stream = session.stream_run(Pipeline().map(fails_at_odd).map(half), numbers(4))
     assert sorted(row["n"] for row in stream) == [0, 2]
     assert stream.results.missing["n"].tolist() == [1, 3]
+
+
+def test_a_stream_raises_at_its_end_if_a_whole_table_stage_refused(session):
+    pipeline = Pipeline().map(fails_at_odd).top(1, "n").map(square, after="psets").concat(after=("top", "square"))
+    with pytest.raises(StageFailed, match=r"^stage 'top' needs its whole table, and 2 rows are missing"):
+        list(session.stream_run(pipeline, numbers(4)))
+    rows = list(session.stream_run(pipeline, numbers(4), allow_missing=True))
+    assert [row["n"] for row in rows] == [2, 0, 1, 2, 3]
+
+
+def test_a_stream_yields_what_it_has_before_a_stage_raises(serial):
+    pipeline = Pipeline().map(square, group_size=1).derive({"m": lambda n: 1 // (5 - n)}, per_row=True)
+    stream = serial.stream_run(pipeline, numbers(50))
+    assert [row["n"] for row in itertools.islice(stream, 5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(StageFailed, match=r"^stage 'derive', column 'm': .* raised ZeroDivisionError"):
+        next(stream)
 
 
 def test_rows_of_a_stream_have_no_holes(session):
@@ -773,6 +832,20 @@ def test_below_it_the_ancestor_is_named(session):
         assert "in fails_at_odd" in missing["_traceback"].tolist()[0]
         assert missing["_attempts"].tolist() == [0]
     assert len(run.missing) == 1
+
+
+def test_the_ancestor_is_named_by_its_label_whoever_came_first(pool, tmp_path):
+    pipeline = Pipeline().map(ends_when_a_second_stage_has_answered, name="slow", group_size=1)
+    pipeline = pipeline.map(says_that_it_has_answered, after="slow", group_size=1)
+    pipeline = pipeline.map(fails_always, after="slow", group_size=1).map(half)
+    for given, labels in ((numbers(4), range(4)), (pd.DataFrame({"n": range(4)}, index=list("wxyz")), "wxyz")):
+        run = pool.run(pipeline, given, user_kwargs={"folder": str(tmp_path)})
+        assert run["fails_always"].missing.index.tolist() == list(labels)
+        assert run["half"].missing["_exception"].tolist() == [
+            f"its ancestor, row {label!r} of stage 'fails_always', is missing: ValueError('never {n}')"
+            for n, label in enumerate(labels)
+        ]
+        (tmp_path / "answered").unlink()
 
 
 def test_each_stage_reports_its_own_losses_and_those_above(session):
@@ -983,6 +1056,11 @@ def test_a_name_that_a_pipeline_gave_a_stage_is_the_one_in_its_errors(session):
         session.run(Pipeline().add(Pipeline("inner").map(square).top(1, "cost")), numbers(3))
 
 
+def test_a_named_apply_is_named_once(session):
+    with refused("stage 'mine' returned 3 (int): it has to return a DataFrame", StageFailed):
+        session.run(Pipeline().apply(len, name="mine"), numbers(3))
+
+
 # Strategies: whole-table stages that ask
 
 
@@ -1151,6 +1229,19 @@ def test_the_surveys_of_a_strategy_have_its_name_and_a_number(session):
     assert run.results["name"].tolist() == ["strategy 1", "mine"]
 
 
+def test_a_stop_in_what_a_strategy_asked_for_ends_the_run(session):
+    class Strategy:
+        name = "strategy"
+
+        def table(self, table):
+            yield Ask(fails_always, table, {"on_failure": "stop"})
+
+    message = "strategy 1: pset 0 is missing (raised), and on_failure='stop': ValueError('never 0')"
+    with refused(message, SurveyStopped) as caught:
+        session.run(Pipeline().map(square).add(Strategy()).map(half), numbers(1))
+    assert len(caught.value.results["square"]) == 1
+
+
 def test_groups_are_reduced_by_a_worker_on_the_backend(session):
     psets = [{"n": n, "kind": "abc"[n % 3]} for n in range(7)]
     run = session.run(Pipeline().map(square).reduce("kind", worker=total_of_group).map(nothing), psets)
@@ -1215,6 +1306,18 @@ def test_retries_in_a_second_stage(session):
     run = session.run(Pipeline().map(square).map(succeeds_at_the_third_attempt, retries=1).map(half), numbers(5))
     assert run.missing[["n", "_attempts"]].to_numpy().tolist() == [[2, 2]]
     assert run.results["n"].tolist() == [0, 1, 3, 4]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, None])
+def test_a_row_that_is_tried_again_keeps_its_place(size, session):
+    options = {"retries": 2, "group_size": size}
+    results = session.map(succeeds_at_the_third_attempt, numbers(5), **options)
+    assert results.to_dict() == [{"n": n, "attempts": 3 if n == 2 else 1} for n in range(5)]
+    assert results.results.index.tolist() == list(range(5))
+    run = session.run(Pipeline().map(square).map(succeeds_at_the_third_attempt, **options).map(half), numbers(5))
+    assert run["succeeds_at_the_third_attempt"].results["n"].tolist() == list(range(5))
+    assert run.results["n"].tolist() == list(range(5))
+    assert run.results.index.tolist() == list(range(5))
 
 
 @pytest.mark.parametrize("keep", ["all", "none"])
@@ -1540,7 +1643,7 @@ INTERRUPTED = (
     + """
 from paramsurvey import Pipeline
 backend = sys.argv[1]
-pipeline = Pipeline("p").map(failing_workers.healthy, group_size=40)  # so they come in order
+pipeline = Pipeline("p").map(failing_workers.healthy).top(40, "n", largest=False, name="in order")
 pipeline = pipeline.derive(m="n + 1").drop("square")
 pipeline = pipeline.map(worker[backend], out_func=out_func[backend], group_size=1, name="second").drop("square")
 pipeline = pipeline.map(failing_workers.healthy, name="third").top(1, "n")

@@ -292,8 +292,9 @@ class Survey(Node):
 
     def count(self) -> None:
         """Bring `progress` and `stats` up to date."""
-        self.stats.add(self.name, self._seconds, self._counts)
-        self._seconds, self._counts = array("d"), array("q")
+        if self._seconds:
+            self.stats.add(self.name, self._seconds, self._counts)
+            self._seconds, self._counts = array("d"), array("q")
         self.progress.total = self._dispatcher.total
         self.progress.active = self._dispatcher.active
         self.progress.finished = self._dispatcher.finished

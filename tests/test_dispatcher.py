@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paramsurvey.engine.chunking import Chunker
+from paramsurvey.engine.chunking import TARGET_SECONDS, Chunker
 from paramsurvey.engine.dispatcher import MOST_DEATHS, MOST_QUEUED, MOST_STARTS, Dispatcher, trimmed
 from paramsurvey.engine.records import (
     Died,
@@ -110,7 +110,7 @@ def test_what_a_chunk_has_cost_teaches_the_chunker():
     flight = source.take()
     source.returned(flight, part(0, 1)._replace(seconds=[1e-4]))
     source.ended(flight, None)
-    assert source.take().chunk.count == pytest.approx(500, abs=2)
+    assert source.take().chunk.count == pytest.approx(TARGET_SECONDS / 1e-4, rel=0.01)
 
 
 # Failures

@@ -1630,6 +1630,17 @@ def test_whether_there_is_a_column_that_no_row_has_does_not_depend_on_how_rows_w
     assert names == (["n", "extra"] if "extra" not in whole["where"].columns else ["n", "extra_l", "extra_r"])
 
 
+@pytest.mark.parametrize("how", ["concat", "left", "outer"])
+def test_columns_of_a_table_without_rows_do_not_depend_on_how_rows_were_cut_either(how, session):
+    found = []
+    for size in (1, 4):
+        pipeline = Pipeline().map(sometimes, group_size=size).where("n < 0").map(square, after="psets")
+        after = ("square", "where")
+        pipeline = pipeline.concat(after=after) if how == "concat" else pipeline.join("n", how=how, after=after)
+        found.append(session.run(pipeline, numbers(4)).results.columns.tolist())
+    assert found[0] == found[1]
+
+
 def test_the_users_frame_is_not_changed(session):
     before = FRAME.copy(deep=True)
     session.run(Pipeline().derive(m="n").map(square).apply(lambda frame: frame.assign(n=0), name="zero"), FRAME)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import attrs
 
-TARGET_SECONDS = 0.05
+TARGET_SECONDS = 0.1
 LEAST_SECONDS = 0.001
 TARGET_BYTES = 4 * 2**20
 TRIFLING_SECONDS = 0.5e-3

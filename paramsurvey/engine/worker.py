@@ -269,7 +269,7 @@ class ChunkRun:
                 self.failures.append((rows.pop(i), answers.pop(i)))
                 del psets[i]
             self.failed = []
-        block = self._plain_block(psets, answers)
+        block = self._plain_block(psets, answers) if len(psets) != 1 else self._plain_row(psets[0], answers)
         if block is not None:
             self.blocks.append(block)
         elif len(psets) == 1:
@@ -294,6 +294,23 @@ class ChunkRun:
         if not all(map(is_atomic, chain(map(type, keys), *(set(map(type, column)) for column in columns)))):
             return None
         return Block(keys, columns, len(answers))
+
+    def _plain_row(self, pset: Pset, answers: list[Any]) -> Block | None:
+        """Do the same for one pset alone in half the time: psets of milliseconds come in batches of one."""
+        answer = answers[0]
+        if answer is None:
+            return Block((), [], 1) if pset.keys() == self.param_keys else None
+        if type(answer) is not dict or pset.keys() != self.param_keys:
+            return None
+        del answer
+        if any_is_held(answers):
+            return None
+        keys, values = tuple(answers[0]), list(answers[0].values())
+        if not (self.param_keys.isdisjoint(keys) and RESERVED.isdisjoint(keys)):
+            return None
+        if not all([is_atomic(type(each)) for each in (*keys, *values)]):  # noqa: C419 - twice as fast
+            return None
+        return Block(keys, [[value] for value in values], 1)
 
     def _digest_rows(
         self, rows: Sequence[int], psets: list[Pset], answers: list[Any], system_kwargs: SystemKwargs

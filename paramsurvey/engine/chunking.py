@@ -11,7 +11,7 @@ from __future__ import annotations
 import attrs
 
 TARGET_SECONDS = 0.1
-LEAST_SECONDS = 0.001
+LEAST_SECONDS = 0.00025
 TARGET_BYTES = 4 * 2**20
 TRIFLING_SECONDS = 0.5e-3
 """A chunk that takes less than this is over before the driver could send the next."""

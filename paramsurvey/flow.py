@@ -179,7 +179,7 @@ class StepNode(Node):
     """A node out of which rows come when it is asked to do a step."""
 
     count: int = attrs.field(default=0, init=False)
-    pieces: list[Table] = attrs.field(factory=list, init=False)  # if it holds them; at least one shows the columns
+    pieces: list[Table] = attrs.field(factory=list, init=False)  # if it holds them
 
     @property
     def is_blocked(self) -> bool:
@@ -270,8 +270,6 @@ class RowNode(StepNode):
             self._making = None
         elif rows.table.count:
             self.give(rows.table, self._numbers[rows.parents])
-        elif self.holds and not self.pieces:
-            self.pieces.append(rows.table)
         return True
 
     def note_end(self) -> None:

@@ -465,6 +465,8 @@ class Run:
             origins[name] = Origins(table, numbers, self._ways_up(node), step.after)
             if isinstance(node, Survey):
                 results = node.results(order[name])
+                if table is not None and not table.count:
+                    results.table = table
                 above = [losses[other] for other in step.after if other in losses]
                 found[name] = results.with_upstream(above)
                 losses[name] = Losses.of(results, above)
@@ -513,10 +515,14 @@ class Run:
         import numpy as np
 
         if isinstance(node, Survey):
-            return node.output(order.get(node.name))
+            table, numbers = node.output(order.get(node.name))
+            return (table if table.count or node.arrivals is None else self._without_rows(node.name)), numbers
         if isinstance(node, StepNode):
             made = getattr(node.stage, "makes", ()) if isinstance(node, RowNode) else ()
-            return in_order(node.rows(), np.arange(node.count, dtype=np.int64), order[node.name], [node.shapes()], made)
+            numbers = np.arange(node.count, dtype=np.int64)
+            if not node.count:
+                return self._without_rows(node.name), numbers
+            return in_order(node.rows(), numbers, order[node.name], [node.shapes()], made)
         assert isinstance(node, WholeNode)
         if node.psets is None:
             from paramsurvey.tables import Table
@@ -524,6 +530,15 @@ class Run:
             return Table((), [], 0), np.empty(0, np.int64)
         table = node.psets.table()
         return table, np.arange(table.count, dtype=np.int64)
+
+    def _without_rows(self, name: str) -> Table:
+        """Return a table of no rows with the columns that a stage is known to have, however rows were cut above it."""
+        from paramsurvey.tables import Table
+
+        sources = (node for node in self.nodes.values() if type(node) is WholeNode and node.psets is not None)
+        given = {node.name: Columns(node.psets.all_keys(), open=not node.psets.count) for node in sources if node.psets}
+        names = self.pipeline.columns(given)[name].names
+        return Table(names, [[] for _ in names], 0)
 
     def _bring_in(self) -> None:
         """After an interrupt, keep what has come back and was not yet taken note of."""

@@ -275,14 +275,6 @@ def test_a_row_wise_stage_has_to_yield_rows(given):
     assert str(exc).endswith(": it should yield Rows(table, parents)")
 
 
-def test_rows_that_are_all_left_out_show_their_columns():
-    node = after(source(3), Where("n > 100"))
-    node.holds = True
-    while node.step():
-        pass
-    assert (node.rows().keys, node.rows().count) == (("n",), 0)
-
-
 # advance and push
 
 

@@ -478,8 +478,9 @@ def test_all_stages_are_kept_or_the_last_ones_or_none(session):
 @pytest.mark.parametrize("keep", ["all", "sinks", "none"])
 def test_what_is_missing_is_told_whatever_is_kept(keep, session):
     run = session.run(Pipeline().map(square).map(fails_at_odd).map(half), numbers(4), keep=keep)
-    assert run.missing["n"].tolist() == [1, 3]
-    assert run["fails_at_odd"].missing["square"].tolist() == [1, 9]
+    order = sorted if keep == "none" else list  # nobody keeps the order of what nobody keeps
+    assert order(run.missing["n"]) == [1, 3]
+    assert order(run["fails_at_odd"].missing["square"]) == [1, 9]
     assert run["half"].missing["_kind"].tolist() == ["upstream", "upstream"]
 
 
@@ -1329,7 +1330,8 @@ def test_a_death_or_a_deadline_in_a_second_stage_loses_only_its_row(worker, kind
     pipeline = Pipeline().map(square).product({"k": [1, 2]}).map(worker, timeout=0.3, group_size=3).map(half)
     psets = [{"n": n} for n in (0, 1, 2, 3, 4)]
     run = pool.run(pipeline, psets, keep=keep)
-    assert run.missing[["_stage", "n", "square", "k", "_kind", "_attempts"]].to_numpy().tolist() == [
+    missing = run.missing.sort_values("k") if keep == "none" else run.missing  # nobody keeps that order either
+    assert missing[["_stage", "n", "square", "k", "_kind", "_attempts"]].to_numpy().tolist() == [
         [worker.__name__, 2, 4, 1, kind, attempts],
         [worker.__name__, 2, 4, 2, kind, attempts],
     ]

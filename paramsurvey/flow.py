@@ -17,7 +17,8 @@ stage that has no map stage below it works as soon as something comes (`push`).
 A source and a whole-table stage have their whole table; whoever comes after them reads it from its own place on
 (`Cursor`), or, a map stage, directly (`Direct`).
 
-Nothing here recurses: pipelines may have thousands of stages.
+Nothing here recurses: pipelines may have thousands of stages. It stands beside the engine and not in it, because it
+handles tables; what the engine sees of it are lanes and their sources.
 """
 
 from __future__ import annotations

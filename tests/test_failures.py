@@ -263,7 +263,7 @@ def test_stopping_at_the_first_failure_carries_what_was_finished(backend, sessio
     results = info.value.results
     finished = results.results["n"].tolist()
     assert finished == sorted(finished)
-    assert len(finished) >= 40
+    assert len(finished) >= 30  # of 50: a chunk of ten may be at the other slot, and another behind it
     assert sorted(finished + results.missing["n"].tolist()) == list(range(COUNT))
     assert set(results.missing["_kind"]) <= {"raised", "cancelled"}
     assert_still_works(session)

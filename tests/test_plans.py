@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_workers import busy, double
 
 import paramsurvey
 from paramsurvey import Pipeline, Plan, Session
@@ -28,7 +29,6 @@ from paramsurvey.stages.base import Columns, Rows
 from paramsurvey.stages.rows import Explode, Product, Where
 from paramsurvey.stages.tables import Apply, Best, Concat, Join, Reduce, Top
 from paramsurvey.workers import keywords
-from tests.plain_workers import busy, double
 
 
 def numbers(count):

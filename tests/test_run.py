@@ -1279,9 +1279,9 @@ def test_on_failure_stop_in_a_second_stage_ends_the_run_with_what_is_finished(se
     run = caught.value.results
     kinds = run["fails_at_three"].missing["_kind"].tolist()
     assert kinds.count("raised") == 1
-    assert set(kinds) <= {"raised", "cancelled"}
+    assert set(kinds) <= {"raised", "cancelled", "upstream"}  # the last if the first stage was not through by then
     finished = run["fails_at_three"].results["n"].tolist()
-    assert sorted(finished + run["fails_at_three"].missing["n"].tolist()) == run["square"].results["n"].tolist()
+    assert sorted(finished + run["fails_at_three"].missing["n"].tolist()) == list(range(40))
     assert run.missing[run.missing["_kind"] == "raised"]["_stage"].tolist() == ["fails_at_three"]
 
 
@@ -1372,7 +1372,7 @@ def unloadable(pset, system_kwargs, user_kwargs):
 
 class DiesWhereItIsLoaded:
     def __reduce__(self):
-        return os._exit, (3,)
+        return os.abort, ()
 
     def __call__(self, pset, system_kwargs, user_kwargs):
         return {}

@@ -401,6 +401,16 @@ class Arrivals:
         while (piece := self.edge.next()) is None:
             if not advance(self.producer):
                 return 0
+        return self._take_in(piece)
+
+    def pull_the_rest(self) -> int:
+        """Bring in what is on the edge, and have nothing more made: the run has ended before its time."""
+        count = 0
+        while (piece := self.edge.next()) is not None:
+            count += self._take_in(piece)
+        return count
+
+    def _take_in(self, piece: Piece) -> int:
         start, count = self.count, piece.table.count
         self._starts.append(start)
         self._pieces[start], self._left[start] = piece.table, count

@@ -551,6 +551,8 @@ class Run:
                 survey.lost += what.lost
             elif isinstance(what, Lost):
                 survey.lost.append(what)
+        for survey in self._surveys.values():
+            survey.pull_the_rest()
 
     def _stop(self) -> SurveyStopped | None:
         survey = self._stopped

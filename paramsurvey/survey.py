@@ -23,7 +23,7 @@ from paramsurvey.engine.loop import Lane
 from paramsurvey.engine.records import Failure, Part, TaskOptions, is_ctrl_c
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError, OptionError, WorkerError
-from paramsurvey.flow import Arrivals, Direct, Feed, Node, Settled, in_order, piece_of
+from paramsurvey.flow import Arrivals, Direct, Edge, Feed, Node, Settled, in_order, piece_of
 from paramsurvey.observers.events import (
     Event,
     OutFuncFailed,
@@ -202,6 +202,11 @@ class Survey(Node):
         self._note_rows(item)
         if isinstance(feed, Arrivals):
             self._release(feed, item)
+
+    def pull_the_rest(self) -> None:
+        """Take note of rows that have come this far and will not be computed."""
+        if isinstance(self.feed, Arrivals) and isinstance(self.feed.edge, Edge):
+            self._dispatcher.extend(self.feed.pull_the_rest())
 
     def keep(self, taken: Taken) -> None:
         """Keep the answers of rows."""

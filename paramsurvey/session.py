@@ -100,15 +100,17 @@ class Session:
         Parameters
         ----------
         pipeline, psets, **given
-            As for `paramsurvey.run`, but that by default nothing is kept (``keep="none"``). Psets in an iterator are
-            drawn from it as they are wanted.
+            As for `paramsurvey.run`, but that by default nothing is kept: ``keep="sinks"`` is what is yielded, so it is
+            the same as ``"none"``. Psets in an iterator are then drawn from it as they are wanted.
 
         Raises
         ------
         StageError
             The pipeline ends in several stages.
         """
-        stream = RunStream(self, self._pipeline_run(pipeline, psets, {"keep": "none", **given}, "stream"))
+        if given.get("keep", "sinks") == "sinks":
+            given["keep"] = "none"
+        stream = RunStream(self, self._pipeline_run(pipeline, psets, given, "stream"))
         self._streams.add(stream)
         return stream
 

@@ -549,6 +549,13 @@ STREAMS = {
 }
 
 
+def test_what_a_stream_yields_is_not_kept_unless_all_is_to_be(session):
+    for keep, kept in (("sinks", 0), ("none", 0), ("all", 5)):
+        stream = session.stream_run(Pipeline().map(square).map(half), numbers(5), keep=keep)
+        assert len(list(stream)) == 5
+        assert len(stream.results["half"]) == kept
+
+
 @pytest.mark.timeout(5, method="signal")
 @pytest.mark.parametrize("kind", STREAMS)
 def test_an_endless_source_is_drawn_from_as_rows_are_wanted(kind, session):

@@ -391,3 +391,18 @@ def test_a_reserved_name_far_into_the_psets_loses_nothing_that_is_finished(seria
     assert len(results) > 0
     assert all(row["a"] == row["b"] for row in results.iterdicts())
     assert len(results) + len(results.missing) == 20_001
+
+
+@pytest.mark.parametrize("kind", [np.int_, np.longlong, np.int64, np.float64])
+@pytest.mark.parametrize("count", [3, 40])
+def test_numbers_of_a_frame_arrive_as_they_are_whatever_numpy_calls_their_type(kind, count):
+    psets = pd.DataFrame({"n": np.arange(count).astype(kind), "m": np.arange(count).astype(kind)[::-1]})
+    with paramsurvey.Session(backend="serial", verbose=0) as session:
+        results = session.map(
+            lambda pset, system, user: {"same": pset["n"], "other": pset["m"]}, psets, group_size=count
+        )
+        again = session.map(lambda pset, system, user: {"more": pset["same"]}, results, group_size=count)
+    expected = psets["n"].tolist()
+    assert again.results["same"].tolist() == again.results["more"].tolist() == expected
+    assert again.results["other"].tolist() == expected[::-1]
+    assert {type(row["more"]) for row in again.iterdicts()} == {type(expected[0])}

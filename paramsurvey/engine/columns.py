@@ -197,4 +197,6 @@ def cut(columns: Sequence[Column], start: int, stop: int) -> list[Column]:
 def part_of(column: Column, start: int, stop: int) -> Column:
     """Return the rows from `start` up to `stop` of a column, in memory of their own."""
     piece = column[start:stop]
-    return array("q" if piece.format == "l" else "d", piece.tobytes()) if isinstance(piece, memoryview) else piece
+    if isinstance(piece, memoryview):  # numpy has two names for 64-bit ints, "l" and "q"
+        return array("d" if piece.format == "d" else "q", piece.tobytes())
+    return piece

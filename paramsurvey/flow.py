@@ -36,7 +36,7 @@ from paramsurvey.engine.columns import HOLE, has_holes
 from paramsurvey.engine.records import ChunkRows
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
-from paramsurvey.psets import SLAB, PsetSource
+from paramsurvey.psets import SLAB, PsetSource, plain_dicts
 from paramsurvey.stages.base import Rows
 
 if TYPE_CHECKING:
@@ -162,6 +162,12 @@ class Node:
         for edge in self.outputs:
             edge.put(piece)
 
+    def parent_numbers(self) -> Numbers:
+        """Return a copy of the parents so far: a view would keep more from being added while results are looked at."""
+        import numpy as np
+
+        return np.array(self.parents, dtype=np.int64)
+
     def note_parents(self, numbers: Numbers) -> None:
         """Take note of where rows come from that have just been numbered."""
         if self.tracks:
@@ -228,7 +234,7 @@ class DrawnNode(StepNode):
         """Draw some more."""
         from paramsurvey.tables import table_of
 
-        rows = list(islice(self.psets, SLAB))
+        rows = plain_dicts(list(islice(self.psets, SLAB)), self.count)
         if rows:
             self.give(table_of(rows), None)
         self.is_over = len(rows) < SLAB
@@ -522,7 +528,7 @@ def settled(node: Node, above: Settled, *, keeps_labels: bool) -> Settled:
     import numpy as np
     import pandas as pd
 
-    parents = np.frombuffer(node.parents, dtype=np.int64) if len(node.parents) else np.empty(0, np.int64)
+    parents = node.parent_numbers()
     order = np.argsort(parents if above.ranks is None else above.ranks[parents], kind="stable")
     ranks = np.empty(len(order), np.int64)
     ranks[order] = np.arange(len(order))

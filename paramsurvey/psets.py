@@ -99,9 +99,19 @@ def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
         )
     if isinstance(psets, str | bytes) or not isinstance(psets, Iterable):
         raise PsetError(f"the psets are {_short(psets)}, a {type(psets).__name__}: {_WHAT_PSETS_ARE}")
-    rows = list(psets) if limit is None else list(islice(psets, limit))
+    return plain_dicts(list(psets) if limit is None else list(islice(psets, limit)))
+
+
+def plain_dicts(rows: list[Any], first: int = 0) -> list[Pset]:
+    """Return psets as plain dicts; `first` is the number of the first, for what is said of one that is none.
+
+    Raises
+    ------
+    PsetError
+        One of them is no dict.
+    """
     if set(map(type, rows)) - {dict}:
-        rows = [_as_dict(row, position) for position, row in enumerate(rows)]
+        return [_as_dict(row, position) for position, row in enumerate(rows, first)]
     return rows
 
 

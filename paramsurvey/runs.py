@@ -10,7 +10,7 @@ A whole-table stage that must not run, because rows are missing above it, does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -52,7 +52,7 @@ from paramsurvey.lazy import load
 from paramsurvey.observers.events import Event, Observer
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
-from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user
+from paramsurvey.psets import Drawn, PsetSource, WholeTable, psets_of_user
 from paramsurvey.stages.base import Ask, Columns, Made, conversation, listed
 from paramsurvey.survey import OUT_FUNC, Survey
 
@@ -131,7 +131,7 @@ class Run:
     _loop: Loop = attrs.field(init=False)
     _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
     _surveys: dict[Lane, Survey] = attrs.field(factory=dict, init=False)  # that have begun and are not over
-    _tables: list[TableNode] = attrs.field(factory=list, init=False)  # that have not begun
+    _tables: list[TableNode] = attrs.field(factory=list, init=False)  # that have not made theirs
     _below: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # surveys that pull what a node gives
     _pushed: dict[int, list[RowNode]] = attrs.field(factory=dict, init=False)  # row-wise stages that nobody pulls
     _waiting: dict[int, list[Survey]] = attrs.field(factory=dict, init=False)  # for a table to read directly
@@ -479,15 +479,13 @@ class Run:
     @staticmethod
     def _ways_up(node: Node) -> tuple[Any, ...]:
         """Return for each producer of a node the number there of every row's parent; None if it is the same."""
-        import numpy as np
-
         if isinstance(node, TableNode):
             return node.origins or ()
         if isinstance(node, WholeNode | DrawnNode) or not node.tracks:
             return ()
         if isinstance(node, Survey) and node.arrivals is None:
             return (None,)
-        return (np.frombuffer(node.parents, dtype=np.int64) if len(node.parents) else np.empty(0, np.int64),)
+        return (node.parent_numbers(),)
 
     def _settled(self) -> dict[str, Settled]:
         """Settle the order of what every node has given so far."""
@@ -566,13 +564,10 @@ class Run:
         return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
 
     def _interrupted(self) -> Interrupted:
-        finished = total = 0
         for survey in self.surveys:
             survey.count()
-            finished += survey.progress.finished
-            total += survey.progress.total
         name = self.only or self.pipeline.name
-        text = f"{finished} of {total} psets were finished"
+        text = f"{self.progress.finished} of {self.progress.total} psets were finished"
         return Interrupted(f"{name}: interrupted; {text} and are in `results`", self.results())
 
     # What it does for others
@@ -788,7 +783,7 @@ def sources_of_user(
     sources: dict[str, PsetSource | Drawn] = {}
     columns: dict[str, Columns] = {}
     for name in names:
-        if drawn and name not in whole and not is_table(given[name]) and isinstance(given[name], Iterable):
+        if drawn and name not in whole and isinstance(given[name], Iterator | list | tuple):
             sources[name] = Drawn(islice(iter(given[name]), limit))
         else:
             sources[name] = source = psets_of_user(given[name], limit)

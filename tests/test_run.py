@@ -549,6 +549,30 @@ STREAMS = {
 }
 
 
+def test_the_results_of_a_stream_may_be_looked_at_while_it_runs(session):
+    pipeline = Pipeline().map(square, group_size=5).map(half, group_size=5)
+    looks = []
+    for place, _ in enumerate(stream := session.stream_run(pipeline, numbers(100), keep="all")):
+        if place in (10, 50):
+            looks.append(stream.results)
+    assert len(looks[0]["half"]) <= len(looks[1]["half"]) < len(stream.results["half"]) == 100
+    assert all(look.lineage(0) == {"psets": [{"n": look.results["n"][0]}]} for look in looks)
+
+
+@pytest.mark.parametrize(
+    ("psets", "message"),
+    [
+        (lambda: {"n": [1]}, "the psets are one dict with the keys 'n': wrap a single pset in a list"),
+        (lambda: "text", "the psets are 'text', a str"),
+        (lambda: iter([*numbers(9000), 3]), "pset 9000 is 3, a int, not a dict"),
+    ],
+    ids=["one dict", "text", "far into an iterator"],
+)
+def test_a_stream_says_where_its_psets_are_none(psets, message, session):
+    with pytest.raises(PsetError, match=re.escape(message)):
+        list(session.stream_run(Pipeline().map(square).map(half), psets()))
+
+
 def test_what_a_stream_yields_is_not_kept_unless_all_is_to_be(session):
     for keep, kept in (("sinks", 0), ("none", 0), ("all", 5)):
         stream = session.stream_run(Pipeline().map(square).map(half), numbers(5), keep=keep)

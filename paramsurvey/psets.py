@@ -92,6 +92,18 @@ def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
     """
     if is_table(psets):
         return None
+    refuse_no_rows(psets)
+    return plain_dicts(list(psets) if limit is None else list(islice(psets, limit)))
+
+
+def refuse_no_rows(psets: Any) -> None:
+    """Refuse what is neither a table nor can be gone through for dicts.
+
+    Raises
+    ------
+    PsetError
+        With what to do instead.
+    """
     if isinstance(psets, Mapping):
         raise PsetError(
             f"the psets are one {type(psets).__name__} with the keys {_some(psets)}: wrap a single pset in a list, "
@@ -99,7 +111,6 @@ def dicts_of(psets: Any, limit: int | None) -> list[Pset] | None:
         )
     if isinstance(psets, str | bytes) or not isinstance(psets, Iterable):
         raise PsetError(f"the psets are {_short(psets)}, a {type(psets).__name__}: {_WHAT_PSETS_ARE}")
-    return plain_dicts(list(psets) if limit is None else list(islice(psets, limit)))
 
 
 def plain_dicts(rows: list[Any], first: int = 0) -> list[Pset]:

@@ -52,7 +52,7 @@ from paramsurvey.lazy import load
 from paramsurvey.observers.events import Event, Observer
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
-from paramsurvey.psets import Drawn, PsetSource, WholeTable, psets_of_user
+from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user, refuse_no_rows
 from paramsurvey.stages.base import Ask, Columns, Made, conversation, listed
 from paramsurvey.survey import OUT_FUNC, Survey
 
@@ -783,7 +783,8 @@ def sources_of_user(
     sources: dict[str, PsetSource | Drawn] = {}
     columns: dict[str, Columns] = {}
     for name in names:
-        if drawn and name not in whole and isinstance(given[name], Iterator | list | tuple):
+        if drawn and name not in whole and not is_table(given[name]):
+            refuse_no_rows(given[name])
             sources[name] = Drawn(islice(iter(given[name]), limit))
         else:
             sources[name] = source = psets_of_user(given[name], limit)

@@ -30,6 +30,7 @@ from benchmarks.large import answers, constants
 from benchmarks.memory import memory
 from benchmarks.pipelines import chained, graphs, straggler, stream
 from benchmarks.safety import safety
+from benchmarks.scale import scale
 from benchmarks.startup import replacement, startup
 from benchmarks.throughput import single, throughput
 
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "stream": stream,
     "chained": chained,
     "graphs": graphs,
+    "scale": scale,
 }
 LIBRARIES = ("paramsurvey", "pandas", "numpy", "joblib", "loky", "mpire")
 HEADER = "| | measured | paramsurvey | bound | | beside it |\n|---|---|---|---|---|---|"

@@ -6,6 +6,7 @@ tells it what happened, and is told what to send. Its invariants:
 - A row is in exactly one place: not yet sent, waiting to be sent again, in one flight, finished, or lost.
 - A flight's rows are a range; parts arrive in order, so what has returned is a prefix of it.
 - What a flight returns after its rows were given back is not taken a second time.
+- No answer takes longer to find if there are more flights, but for those that name all of them.
 
 A row that is to blame for a death, or may be, travels alone from then on. So it can harm nobody else, and if its
 process dies again there is no doubt about the culprit.
@@ -52,7 +53,6 @@ class Flight:
     returned: int  # rows of the chunk, from its beginning
     limit: int  # rows of the chunk that are still this flight's
     queued: bool = False  # it was sent to a slot that was busy
-    recalled: bool = False
 
     @property
     def outstanding(self) -> int:
@@ -102,18 +102,15 @@ class Dispatcher:
     _again: deque[Chunk] = attrs.field(factory=deque, init=False)  # ranges that may be cut
     _alone: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows that must travel alone
     _flights: set[Flight] = attrs.field(factory=set, init=False)
+    _recallable: set[Flight] = attrs.field(factory=set, init=False)  # those from which rows were not yet taken back
     _attempts: dict[int, int] = attrs.field(factory=dict, init=False)  # of rows that were to blame for something
     _deaths: dict[int, int] = attrs.field(factory=dict, init=False)
     _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
     _trust: bool = attrs.field(default=True, init=False)
+    active: int = attrs.field(default=0, init=False)  # rows under way
     finished: int = attrs.field(default=0, init=False)
     failures: int = attrs.field(default=0, init=False)
-
-    @property
-    def active(self) -> int:
-        """How many rows are under way."""
-        return sum(flight.outstanding for flight in self._flights)
 
     @property
     def done(self) -> bool:
@@ -158,6 +155,8 @@ class Dispatcher:
     def _fly(self, chunk: Chunk) -> Flight:
         flight = Flight(chunk, returned=0, limit=chunk.count)
         self._flights.add(flight)
+        self._recallable.add(flight)
+        self.active += chunk.count
         return flight
 
     @property
@@ -177,10 +176,9 @@ class Dispatcher:
 
     def to_recall(self) -> list[Flight]:
         """Return the flights whose rows should be taken back, now that a slot is idle with nothing to send."""
-        flights = [flight for flight in self._flights if not flight.recalled]
+        flights = list(self._recallable)
+        self._recallable.clear()
         self._trust = False  # in estimates: what should have been over in no time is not
-        for flight in flights:
-            flight.recalled = True
         return flights
 
     def returned(self, flight: Flight, part: Part) -> Taken | None:
@@ -194,6 +192,7 @@ class Dispatcher:
             return None
         part = part if count == part.count else trimmed(part, count)
         start = flight.chunk.start + part.first
+        self.active -= part.first + count - flight.returned
         flight.returned = part.first + count
         lost, again = [], 0
         for row, failure in part.failures:
@@ -219,6 +218,7 @@ class Dispatcher:
         first = max(notice.first, flight.returned)
         if flight in self._flights and first < flight.limit:
             self._send_again(flight, first, flight.limit)
+            self.active -= flight.limit - first
             flight.limit = first
 
     def ended(self, flight: Flight, error: TaskLost | None) -> list[Lost]:
@@ -226,6 +226,8 @@ class Dispatcher:
         if flight not in self._flights:
             return []
         self._flights.discard(flight)
+        self._recallable.discard(flight)
+        self.active -= flight.outstanding
         rest = range(flight.returned, flight.limit)
         lost: list[Lost] = []
         if isinstance(error, Died | TimedOut) and error.index is not None and error.index in rest:

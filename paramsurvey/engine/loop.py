@@ -191,6 +191,10 @@ class Loop:
     _stirred: list[Lane] = attrs.field(factory=list, init=False)  # those put there since the last look
     _added: int = attrs.field(default=0, init=False)
     _futures: dict[Flight, tuple[Lane, Future[Any]]] = attrs.field(factory=dict, init=False)
+    _busy: set[Flight] = attrs.field(factory=set, init=False)  # those with rows under way
+    _recallable: set[Lane] = attrs.field(
+        factory=set, init=False
+    )  # those that have sent something since the last recall
     _news: deque[News] = attrs.field(factory=deque, init=False)
     _drivable: Drivable | None = attrs.field(init=False)
 
@@ -273,7 +277,7 @@ class Loop:
         if self._stirred:
             self._look_at_stirred()
         slots = self.slots or self.backend.slots()
-        busy, most, last = self._busy, 0, None
+        busy, most, last = len(self._busy), 0, None
         while self._ready:
             lane = self._ready[0][1]
             if lane is not last:
@@ -313,11 +317,6 @@ class Loop:
         """How many slots are in use; with chunks that wait, they are fewer than flights."""
         return busy if self._drivable is None else min(busy, self._drivable.at_work(self))
 
-    @property
-    def _busy(self) -> int:
-        """How many flights have rows under way; those that have given all back no longer count."""
-        return len([1 for flight in self._futures if flight.limit > flight.returned])
-
     def _note_end(self, lane: Lane) -> None:
         """See whether a lane has come to its end."""
         if lane in self._lanes and lane.dispatcher.is_at_an_end:
@@ -331,6 +330,8 @@ class Loop:
         rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
         future = self.backend.submit(run_chunk, lane.handle, tuple(rows), options=options)
         self._futures[flight] = lane, future
+        self._busy.add(flight)
+        self._recallable.add(lane)
         future.add_done_callback(announce)
 
     def _announce(self, flight: Flight, news: Any) -> None:
@@ -341,8 +342,8 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = False
         if patience is None:
-            idle = self._occupied(self._busy) < (self.slots or self.backend.slots())
-            patience = IDLE_SECONDS if idle and self._can_recall else TICK_SECONDS
+            idle = self._occupied(len(self._busy)) < (self.slots or self.backend.slots())
+            patience = IDLE_SECONDS if idle and self._recallable else TICK_SECONDS
             if not self.inbox.qsize() and self.prepare():
                 idle, patience = False, BREATH_SECONDS
         try:
@@ -355,13 +356,10 @@ class Loop:
                 self._recall()
             return None
 
-    @property
-    def _can_recall(self) -> bool:
-        """Whether there is a flight from which rows were not yet taken back."""
-        return any(not flight.recalled for flight in self._futures)
-
     def _recall(self) -> None:
-        for lane in dict.fromkeys(lane for lane, _ in self._futures.values()):
+        """Take back what has not begun, once from each flight."""
+        lanes, self._recallable = self._recallable, set()
+        for lane in lanes:
             for flight in lane.dispatcher.to_recall():
                 self.backend.recall(self._futures[flight][1])
 
@@ -376,6 +374,8 @@ class Loop:
         else:
             assert isinstance(news, GivenBack)
             lane.dispatcher.gave_back(flight, news)
+        if not flight.outstanding:
+            self._busy.discard(flight)  # also if it has given all back, and has yet to end
         if lane not in self._waiting or lane.dispatcher.is_at_an_end:
             self.stir(lane)
 
@@ -387,6 +387,7 @@ class Loop:
 
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]
+        self._busy.discard(flight)
         error: TaskLost | None = None
         try:
             part = future.result()

@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paramsurvey.engine.chunking import TARGET_SECONDS, Chunker
-from paramsurvey.engine.dispatcher import MOST_DEATHS, MOST_QUEUED, MOST_STARTS, Dispatcher, trimmed
+from paramsurvey.engine.dispatcher import (
+    LONGEST_TRAIN,
+    MOST_DEATHS,
+    MOST_QUEUED,
+    MOST_STARTS,
+    Dispatcher,
+    Lost,
+    trimmed,
+)
 from paramsurvey.engine.records import (
     Died,
     DiedLoading,
@@ -340,11 +348,54 @@ def test_one_chunk_may_wait_behind_another_and_many_behind_trifling_ones():
     flight = source.take()
     source.returned(flight, part(0, 1)._replace(seconds=[10.0]))
     assert source.depth == 2
-    trifling = Dispatcher(10**7, Chunker(2, fixed=1))
+    trifling = Dispatcher(10**7, Chunker(2, most=10))
     trifling.returned(trifling.take(), part(0, 1)._replace(seconds=[1e-6]))
     assert trifling.depth == MOST_QUEUED
     trifling.to_recall()  # nothing came for a while
     assert trifling.depth == 1
+
+
+def trifling(total, size, seconds=1e-6):
+    """Return a dispatcher that knows how long a row takes."""
+    source = dispatcher(total, size)
+    flight = source.take(in_trains=True)
+    assert (rows(flight), flight.together) == (list(range(size)), 0)  # nothing is known yet
+    source.returned(flight, part(0, size)._replace(seconds=[seconds], counts=[size]))
+    assert source.ended(flight, None) == []
+    return source
+
+
+def test_chunks_that_are_over_in_no_time_go_one_behind_the_other_in_a_train():
+    source = trifling(1000, 3)
+    flight = source.take(in_trains=True)
+    assert (rows(flight), flight.together) == (list(range(3, 3 + 3 * LONGEST_TRAIN)), 3)
+    assert source.depth == 2
+    source.returned(flight, part(0, 3))
+    assert (flight.outstanding, source.finished) == (3 * LONGEST_TRAIN - 3, 6)
+
+
+def test_a_train_is_shorter_if_its_chunks_take_longer():
+    flight = trifling(1000, 1, seconds=0.2e-3).take(in_trains=True)
+    assert (rows(flight), flight.together) == ([1, 2], 1)
+    flight = trifling(1000, 1, seconds=0.6e-3).take(in_trains=True)
+    assert (rows(flight), flight.together) == ([1], 0)
+
+
+def test_no_train_is_sent_towards_the_end_nor_after_a_surprise_nor_where_that_is_not_allowed():
+    assert rows(trifling(33, 1).take(in_trains=True)) == [1, 2]
+    assert rows(trifling(32, 1).take(in_trains=True)) == [1]
+    source = trifling(1000, 1)
+    assert rows(source.take()) == [1]
+    source.to_recall()  # nothing came for a while
+    assert rows(source.take(in_trains=True)) == [2]
+
+
+def test_only_the_culprit_of_a_train_is_blamed_and_the_others_go_on():
+    source = trifling(1000, 1)
+    flight = source.take(in_trains=True)
+    source.returned(flight, part(0, 1))
+    assert source.ended(flight, TimedOut(3, "slow")) == [Lost(4, Failure("timeout", "slow"), 1)]
+    assert [rows(source.take()) for _ in range(6)] == [[2], [3], [5], [6], [7], [8]]
 
 
 def test_no_chunk_waits_behind_another_towards_the_end():
@@ -392,13 +443,16 @@ class World:
         while not self.dispatcher.done:
             self.steps += 1
             assert self.steps < 400 * (self.total + 10), "it does not come to an end"
-            while len(self.flights) < self.slots and (flight := self.dispatcher.take()) is not None:
+            while len(self.flights) < self.slots and (flight := self.take()) is not None:
                 self.flights[flight] = 0
             assert self.flights, "rows are left, none is under way, and none is sent"
             self.check()
             self.happen(self.random.choice(list(self.flights)))
         self.check()
         return self
+
+    def take(self):
+        return self.dispatcher.take(in_trains=self.random.random() < 0.5)
 
     def happen(self, flight):
         rows_of = rows(flight)

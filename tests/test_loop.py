@@ -11,7 +11,7 @@ import pytest
 
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import psets_of
-from paramsurvey.engine.dispatcher import MOST_QUEUED, Dispatcher, Lost, Taken
+from paramsurvey.engine.dispatcher import LONGEST_TRAIN, Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over, thawed
 from paramsurvey.engine.pickling import Frozen, freeze
 from paramsurvey.engine.records import (
@@ -180,7 +180,7 @@ def test_a_chunk_goes_out_as_run_chunk_its_handle_and_its_rows():
     (submission,) = driven.start()
     assert submission.fn is run_chunk
     assert submission.handle == "the handle"
-    assert submission.rows == (("row",), [[0, 1, 2, 3]], 4, 1)
+    assert submission.rows == ChunkRows(("row",), [[0, 1, 2, 3]], 4, 1)
     assert submission.options._replace(on_part=None) == TaskOptions(
         rows=4, on_part=None, may_queue=False, owner=driven.loop, timeout=3.0, max_tasks=7, backend_options={"x": 1}
     )
@@ -455,10 +455,13 @@ def after_a_first_chunk_of(seconds, backend):
     return driven.start()
 
 
-def test_trifling_chunks_are_sent_to_busy_slots_too():
+def test_trifling_chunks_are_sent_to_busy_slots_too_in_trains():
     queued = after_a_first_chunk_of(1e-6, DrivableBackend())
-    assert len(queued) == 2 * MOST_QUEUED - 1
-    assert [each.options.may_queue for each in queued] == [False] + [True] * (2 * MOST_QUEUED - 2)
+    assert [each.options.may_queue for each in queued] == [False, True, True]
+    trains = [
+        (len(each.values), each.rows.together) for each in queued[1:]
+    ]  # when the first was sent, nothing was known
+    assert trains == [(LONGEST_TRAIN, 1)] * 2
 
 
 def test_one_chunk_waits_behind_one_that_takes_its_time():
@@ -469,6 +472,7 @@ def test_one_chunk_waits_behind_one_that_takes_its_time():
 def test_no_chunk_waits_where_submit_itself_may_run_it():
     (only,) = after_a_first_chunk_of(1e-6, FakeBackend())
     assert not only.options.may_queue
+    assert len(only.values) == 1  # no train
 
 
 # Frozen values

@@ -76,12 +76,12 @@ def pickled(part):
 class Ran:
     """A chunk that has been run, as the driver reads it."""
 
-    def __init__(self, worker, psets, monitor=None, *, attempt=1, **work):
+    def __init__(self, worker, psets, monitor=None, *, attempt=1, together=0, **work):
         keys, columns = columns_of(psets)
         defaults = {"user_kwargs": None, "name": "test", "seed": 0, "cwd": None, "out_subdirs": None}
         constant = Constant(Work(worker=worker, **{**defaults, **work}))
         self.monitor = monitor
-        last = run_chunk(constant, tuple(ChunkRows(keys, columns, len(psets), attempt)), monitor=monitor)
+        last = run_chunk(constant, tuple(ChunkRows(keys, columns, len(psets), attempt, together)), monitor=monitor)
         ahead = monitor.parts if monitor is not None else []
         self.raw_parts = [*ahead, pickled(last)]
         self.parts = [thawed(part) for part in self.raw_parts]
@@ -487,6 +487,25 @@ def test_a_chunk_that_is_stopped_begins_no_other_row(stop):
     assert called == list(range(stop))
     assert ran.rows == called
     assert ran.answers == {i: {"i2": 2 * i} for i in range(stop)}
+
+
+@pytest.mark.parametrize(("together", "worker"), [(1, square), (4, square), (4, lambda pset, *_: {"square": [0]})])
+def test_each_chunk_of_a_train_comes_back_by_itself_the_last_as_the_result(together, worker):
+    ran = Ran(worker, numbered(10), FakeMonitor(), together=together)
+    assert [part.first for part in ran.parts] == list(range(0, 10, together))
+    assert ran.rows == list(range(10))
+
+
+def test_a_train_is_one_chunk_where_nothing_can_be_sent_ahead():
+    ran = Ran(square, numbered(10), FakeMonitor(can_flush=False), together=1)
+    assert [part.count for part in ran.parts] == [10]
+
+
+def test_the_answers_of_a_chunk_of_a_train_are_sent_before_the_next_is_run():
+    monitor = FakeMonitor()
+    sent = []
+    Ran(lambda pset, *_: sent.append(len(monitor.parts)), numbered(6), monitor, together=2)
+    assert sent == [0, 0, 1, 1, 2, 2]
 
 
 def test_failures_travel_with_the_part_of_their_row():

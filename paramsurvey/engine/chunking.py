@@ -70,3 +70,7 @@ class Chunker:
     def is_trifling(self, rows: int) -> bool:
         """Tell whether so many rows are over before the driver could send the next chunk."""
         return self._rows > 0 and rows * self._seconds / self._rows < TRIFLING_SECONDS
+
+    def trifles(self, rows: int) -> int:
+        """Tell how many chunks of so many rows are over in such a time."""
+        return int(TRIFLING_SECONDS * self._rows / (rows * self._seconds + 1e-9)) if self._rows else 0

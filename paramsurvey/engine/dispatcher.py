@@ -8,6 +8,10 @@ tells it what happened, and is told what to send. Its invariants:
 - What a flight returns after its rows were given back is not taken a second time.
 - No answer takes longer to find if there are more flights, but for those that name all of them.
 
+Chunks of a size that the user asked for (``group_size=``) are small, and may be over in microseconds. Then several
+that follow one another travel as a *train*: one flight, of which each chunk comes back by itself, as soon as it is run.
+Nothing else is shared: who died, timed out or was taken back is known by its row, as in any flight.
+
 A row that is to blame for a death, or may be, travels alone from then on. So it can harm nobody else, and if its
 process dies again there is no doubt about the culprit.
 """
@@ -37,6 +41,7 @@ from paramsurvey.engine.records import (
 )
 
 MOST_QUEUED = 8
+LONGEST_TRAIN = 8
 PLENTY, PLENTY_OF_TRIFLES = 3, 8
 """Chunks that every slot can still expect, if one or more are to wait at a slot that is busy."""
 MOST_DEATHS = 3
@@ -52,6 +57,7 @@ class Flight:
     chunk: Chunk
     returned: int  # rows of the chunk, from its beginning
     limit: int  # rows of the chunk that are still this flight's
+    together: int = 0  # rows that come back together, if it is a train
     queued: bool = False  # it was sent to a slot that was busy
 
     @property
@@ -136,8 +142,8 @@ class Dispatcher:
         """How many unsent rows it should have, to send a chunk of a good size."""
         return self.chunker.size(max(self.unsent, self.chunker.slots) + self.expected) if self.open else 0
 
-    def take(self) -> Flight | None:
-        """Return the next chunk to send, or None if there is nothing to send now."""
+    def take(self, *, in_trains: bool = False) -> Flight | None:
+        """Return the next chunk to send, or None if there is nothing to send now; a train, if that may be."""
         if self._alone:
             return self._fly(self._alone.popleft())
         if self._again:
@@ -148,12 +154,14 @@ class Dispatcher:
             return self._fly(chunk._replace(stop=chunk.start + min(size, chunk.count)))
         if self._next < self.total:
             start = self._next
-            self._next = min(self.total, start + self.chunker.size(self.total - start + self.expected))
-            return self._fly(Chunk(start, self._next))
+            size = self.chunker.size(self.total - start + self.expected)
+            train = self._train(size) if in_trains else 1
+            self._next = min(self.total, start + size * train)
+            return self._fly(Chunk(start, self._next), size if train > 1 else 0)
         return None
 
-    def _fly(self, chunk: Chunk) -> Flight:
-        flight = Flight(chunk, returned=0, limit=chunk.count)
+    def _fly(self, chunk: Chunk, together: int = 0) -> Flight:
+        flight = Flight(chunk, returned=0, limit=chunk.count, together=together)
         self._flights.add(flight)
         self._recallable.add(flight)
         self.active += chunk.count
@@ -171,8 +179,15 @@ class Dispatcher:
             return 1
         size = self.chunker.size(unsent + self.expected)
         if unsent >= PLENTY_OF_TRIFLES * size * self.chunker.slots and self.chunker.is_trifling(size):
-            return MOST_QUEUED
+            return MOST_QUEUED if self.chunker.fixed is None else 2  # trains
         return 2 if unsent >= PLENTY * size * self.chunker.slots else 1
+
+    def _train(self, size: int) -> int:
+        """How many chunks of this size may go one behind the other to one slot: as many as are over in no time."""
+        if self.chunker.fixed is None or not self._trust:
+            return 1
+        plenty = (self.total - self._next) // (PLENTY_OF_TRIFLES * size * self.chunker.slots)
+        return max(1, min(LONGEST_TRAIN, plenty, self.chunker.trifles(size)))
 
     def to_recall(self) -> list[Flight]:
         """Return the flights whose rows should be taken back, now that a slot is idle with nothing to send."""

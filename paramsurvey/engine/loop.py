@@ -125,12 +125,12 @@ class Lane:
         """Where it stands in the line."""
         return (self.rank, self._turns, self.number)
 
-    def take(self) -> Flight | None:
+    def take(self, *, in_trains: bool) -> Flight | None:
         """Return the next chunk to send, or None if there is nothing to send now."""
         if self.dispatcher.open:
             self.pull(self.dispatcher.wants)
         self._turns += 1
-        return self.dispatcher.take()
+        return self.dispatcher.take(in_trains=in_trains)
 
     def pull(self, wanted: int) -> None:
         """Bring in rows until there are so many to send, or no more for now."""
@@ -285,7 +285,7 @@ class Loop:
             queued = self._occupied(busy) >= slots
             if queued and busy >= most:
                 return
-            flight = lane.take() if lane in self._lanes else None
+            flight = lane.take(in_trains=self._may_queue(lane)) if lane in self._lanes else None
             if flight is None:
                 heapq.heappop(self._ready)
                 self._waiting.discard(lane)
@@ -311,7 +311,11 @@ class Loop:
 
     def _depth(self, lane: Lane) -> int:
         """How many chunks of a lane may be at a slot; only one where `submit` itself may run them."""
-        return 1 if self._drivable is None or lane.options.max_tasks else lane.dispatcher.depth
+        return lane.dispatcher.depth if self._may_queue(lane) else 1
+
+    def _may_queue(self, lane: Lane) -> bool:
+        """Whether several chunks of a lane may be at one slot."""
+        return self._drivable is not None and not lane.options.max_tasks
 
     def _occupied(self, busy: int) -> int:
         """How many slots are in use; with chunks that wait, they are fewer than flights."""
@@ -327,8 +331,8 @@ class Loop:
         chunk, flight.queued = flight.chunk, may_queue
         announce = partial(self._announce, flight)
         options = TaskOptions(chunk.count, announce, may_queue, self, *lane.options[4:])
-        rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
-        future = self.backend.submit(run_chunk, lane.handle, tuple(rows), options=options)
+        rows = (*lane.source.rows(chunk.start, chunk.stop, chunk.attempt)[:-1], flight.together)
+        future = self.backend.submit(run_chunk, lane.handle, rows, options=options)
         self._futures[flight] = lane, future
         self._busy.add(flight)
         self._recallable.add(lane)

@@ -71,6 +71,8 @@ class ChunkRows(NamedTuple):
     columns: list[Column]
     count: int  # type: ignore[assignment] # as above
     attempt: int
+    together: int = 0
+    """If not 0, it is a train: after each so many rows their answers are sent, as if no others came behind."""
 
 
 class Chunk(NamedTuple):

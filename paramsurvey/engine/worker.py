@@ -176,6 +176,7 @@ class ChunkRun:
         self.work = work
         self.rows = rows
         self.monitor = monitor
+        self.together = rows.together if monitor.can_flush else 0
         self.raw_stats: dict[str, list[float]] = {}
         self.row = 0  # of the first pset of the batch
         self.answers: list[Any] = []  # of the batch
@@ -198,7 +199,7 @@ class ChunkRun:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
         system_kwargs = SystemKwargs(self)
         source = psets_of(self.rows.keys, self.rows.columns, self.rows.count)
-        size = 1
+        size, together = 1, self.together
         batch: list[Pset] = []
         while batch := batch or list(islice(source, size)):
             mean, done = self._run_batch(batch, system_kwargs)
@@ -207,6 +208,8 @@ class ChunkRun:
             if self._must_stop():
                 break
             size = 1 if self.careful else max(1, min(LARGEST_BATCH, int(BATCH_SECONDS / (mean + 1e-9))))
+            if together:
+                size = min(size, self.first + together - self.row)
         return self._part()
 
     def _run_batch(self, batch: list[Pset], system_kwargs: SystemKwargs) -> tuple[float, int]:
@@ -249,7 +252,10 @@ class ChunkRun:
                 return
 
     def _must_stop(self) -> bool:
-        if self.held >= LARGE and self.monitor.can_flush:
+        if self.together and self.row - self.first >= self.together:
+            if self.row < self.rows.count:  # the last chunk of a train is what is returned
+                self.monitor.flush(self._part())
+        elif self.held >= LARGE and self.monitor.can_flush:
             self.monitor.flush(self._part())
         if self.interrupted or not self.monitor.attention[0]:
             return self.interrupted

@@ -415,7 +415,11 @@ def test_a_wrong_type_is_refused_with_the_type_found(name: str, value: Any, expe
 
 
 @pytest.mark.parametrize("name", WHOLE_NUMBERS + SECONDS)
-@pytest.mark.parametrize("value", ["1", b"1", 1j, [1], np.array([1, 2]), pd.NA, pd.NaT, object()], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    ["1", b"1", 1j, [1], np.array([1, 2]), pd.NA, pd.NaT, object()],
+    ids=lambda value: repr(value).partition(" at ")[0],
+)
 def test_a_keyword_that_is_no_number_is_refused_as_a_number(name: str, value: Any) -> None:
     error = refusal(name, value, "map")
     assert type(error) is OptionTypeError

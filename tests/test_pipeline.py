@@ -469,6 +469,7 @@ WITHOUT_NAME = WithoutName()
         (square, f"{square!r} is no stage: it has no name"),
         (WITHOUT_NAME, f"{WITHOUT_NAME!r} is no stage: it has no name"),
     ],
+    ids=["number", "none", "function", "object"],  # the same in every process: no addresses
 )
 def test_what_has_no_name_is_no_stage(stage, message):
     with refused(message):

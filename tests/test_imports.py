@@ -27,14 +27,27 @@ FLOORS = [
         "interrupts",
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
-    {"stages", "results"},
+    {"stages", "results", "greedy_results"},
     {"flow"},
     {"survey"},
     {"runs"},
     {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session
     {"testing", "cli"},
 ]
-PANDAS = {"dtypes", "params", "tables", "results", "flow", "survey", "runs", "pipeline", "plans", "stages", "testing"}
+PANDAS = {
+    "dtypes",
+    "params",
+    "tables",
+    "results",
+    "greedy_results",
+    "flow",
+    "survey",
+    "runs",
+    "pipeline",
+    "plans",
+    "stages",
+    "testing",
+}
 NUMPY = PANDAS | {"psets", "stats"}
 NETWORKX = {"pipeline"}
 ONE_PLACE = {

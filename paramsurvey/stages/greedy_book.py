@@ -1,0 +1,365 @@
+"""What is known of sets: the memo of a greedy search, and how it asks for what it does not know.
+
+The search itself is a program that runs in one thread of thought: it says which sets it *needs* to know before it can
+go on, and decides by their values alone. Who answers first, and how many answer at once, cannot make a difference. It
+may also say what might be useful next; the book asks for that as long as slots would be idle, so that the answer is
+there by the time it is needed. What was asked for ahead of need and was never needed costs time of idle slots, and
+decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from paramsurvey.engine.columns import Pset
+from paramsurvey.errors import StageError
+from paramsurvey.options import nearest_or_all, shown
+from paramsurvey.progress import MapProgress
+from paramsurvey.stages.base import Ask, listed
+from paramsurvey.stages.greedy_pool import Members, Pool
+
+if TYPE_CHECKING:
+    from paramsurvey.results import MapResults
+    from paramsurvey.stages.greedy import Greedy
+
+Score: TypeAlias = tuple[Any, ...]
+"""The metrics of a set, in order of importance, with their signs turned so that more is better."""
+
+Key: TypeAlias = Hashable
+"""What tells sets apart: a frozenset of numbers, or a tuple of them where the order counts."""
+
+NO_VALUE = "no value"
+"""The kind of failure of a set whose evaluation came back without a number to compare."""
+
+
+@attrs.frozen
+class Trouble:
+    """Why a set has no value.
+
+    Attributes
+    ----------
+    kind : str
+        As in `MapResults.missing`; `NO_VALUE` if the worker answered, but not with a number.
+    text : str
+        The reason.
+    """
+
+    kind: str
+    text: str
+
+
+@attrs.frozen(eq=False)
+class Outcome:
+    """What is known of one set.
+
+    Attributes
+    ----------
+    members : tuple of int
+        The set, as it was handed to the worker.
+    score : tuple or None
+        Its metrics; None if it has none.
+    answers : dict
+        All that the worker said.
+    trouble : Trouble or None
+        Why it has none.
+    seconds : float or None
+        How long that took, if it is known.
+    """
+
+    members: Members
+    score: Score | None
+    answers: Pset
+    trouble: Trouble | None = None
+    seconds: float | None = None
+
+
+@attrs.frozen(eq=False)
+class Need:
+    """What a search has to know before it goes on.
+
+    Attributes
+    ----------
+    sets : list of tuples of int
+        The sets; the last member of each is handed over as the candidate.
+    replicates : int
+        How many evaluations of each, where the metric is noisy.
+    ahead : callable or None
+        Returns sets that are likely to be needed next, the most likely first, as far as is known by now.
+    """
+
+    sets: list[Members]
+    replicates: int = 1
+    ahead: Callable[[], Iterable[Members]] | None = None
+
+
+@attrs.frozen(eq=False)
+class Metric:
+    """How answers become scores.
+
+    Attributes
+    ----------
+    names : tuple or None
+        The keys of the answers, the most important first; None for the only one that there is.
+    signs : tuple of int
+        1 where more is better, and -1 where less is.
+    """
+
+    names: tuple[Hashable, ...] | None
+    signs: tuple[int, ...]
+
+    def score(self, answers: Pset) -> Score | Trouble:
+        """Return the score of an answer, or why it has none."""
+        assert self.names is not None
+        score = []
+        for name, sign in zip(self.names, self.signs, strict=True):
+            if name not in answers:
+                return Trouble(NO_VALUE, f"its answer has no {name!r}; it has: {listed(answers)}")
+            value = number(answers[name])
+            if value is None:
+                return Trouble(NO_VALUE, f"its {name!r} is {shown(answers[name])}, which is no number to compare")
+            score.append(value if sign > 0 else -value)
+        return tuple(score)
+
+
+def number(value: Any) -> Any:
+    """Return a metric as a number of Python's; None if it is none, or not a number."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, bool):
+        value = int(value)
+    return value if isinstance(value, Real) and value == value else None
+
+
+@attrs.define(eq=False)
+class Book:
+    """The memo of one search.
+
+    Parameters
+    ----------
+    spec : Greedy
+        What is asked.
+    pool : Pool
+        Who the numbers are.
+
+    Attributes
+    ----------
+    metric : Metric
+        How answers become scores; its names are known once the first answer is there.
+    calls : int
+        How many evaluations have been asked for, with those ahead of need.
+    """
+
+    spec: Greedy
+    pool: Pool
+    metric: Metric = attrs.field(init=False)
+    calls: int = attrs.field(default=0, init=False)
+    ahead: int = attrs.field(default=0, init=False)
+    slots: int | None = attrs.field(default=None, init=False)
+    _known: dict[tuple[Key, int], Outcome] = attrs.field(factory=dict, init=False)
+    _needed: dict[tuple[Key, int], None] = attrs.field(factory=dict, init=False)
+    _sent: list[tuple[Members, int, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
+    _under_way: set[tuple[Key, int]] = attrs.field(factory=set, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.metric = Metric(self.spec.metric, self.spec.signs)
+
+    # What is known
+
+    def key(self, members: Members) -> Key:
+        """Tell sets apart."""
+        return members if self.spec.ordered else frozenset(members)
+
+    @property
+    def evaluations(self) -> int:
+        """How many evaluations the search has needed so far, which does not depend on slots or on who was first."""
+        return len(self._needed)
+
+    def new(self, sets: Iterable[Members], replicates: int = 1) -> int:
+        """Count the evaluations that these would add to those that were needed."""
+        wanted = {(self.key(members), each) for members in sets for each in range(replicates)}
+        return len(wanted - self._needed.keys())
+
+    def is_needed(self, members: Members) -> bool:
+        """Tell whether the search has needed this set before."""
+        return (self.key(members), 0) in self._needed
+
+    def is_known(self, members: Members) -> bool:
+        """Tell whether there is an answer, or one is on its way."""
+        each = (self.key(members), 0)
+        return each in self._known or each in self._under_way
+
+    def outcome(self, members: Members, replicates: int = 1, first: int = 0) -> Outcome:
+        """Return what is known of a set: of several replicates the means of their metrics."""
+        key = self.key(members)
+        found = [self._known[key, each] for each in range(first, first + replicates)]
+        return found[0] if replicates == 1 else self._mean(found)
+
+    def glimpsed(self, members: Members) -> Outcome | None:
+        """Return what is known of a set, perhaps ahead of need: no decision may depend on it."""
+        return self._known.get((self.key(members), 0))
+
+    def outcomes(self) -> Iterator[tuple[Outcome, int]]:
+        """Yield all that was needed, in the order in which it was, with the number of the replicate."""
+        for each in self._needed:
+            if each in self._known:
+                yield self._known[each], each[1]
+
+    def _mean(self, found: list[Outcome]) -> Outcome:
+        trouble = next((each.trouble for each in found if each.trouble is not None), None)
+        seconds = [each.seconds for each in found if each.seconds is not None]
+        total = sum(seconds) if seconds else None
+        scores = [each.score for each in found if each.score is not None]
+        if trouble is not None or len(scores) < len(found):
+            return Outcome(found[0].members, None, found[0].answers, trouble, total)
+        score = tuple(math.fsum(values) / len(values) for values in zip(*scores, strict=True))
+        means = {name: sign * value for name, sign, value in zip(self.names, self.metric.signs, score, strict=True)}
+        return Outcome(found[0].members, score, {**found[0].answers, **means}, None, total)
+
+    @property
+    def names(self) -> tuple[Hashable, ...]:
+        """The metrics' names; none before the first answer if they were not given."""
+        return self.metric.names or ()
+
+    # How it is asked for
+
+    def fetch(self, need: Need, first: int = 0) -> Generator[Ask, Any, None]:
+        """Ask until all that is needed is known.
+
+        Parameters
+        ----------
+        need : Need
+            What.
+        first : int
+            The number of the first replicate.
+        """
+        wanted = {
+            (self.key(members), each): members
+            for members in need.sets
+            for each in range(first, first + need.replicates)
+        }
+        self._needed.update(dict.fromkeys(wanted))
+        unknown = {each: members for each, members in wanted.items() if each not in self._known}
+        if not unknown:
+            return
+        if need.ahead is None and not self._under_way:
+            yield from self._fetch_all(unknown)
+        else:
+            yield from self._fetch_first(unknown, need.ahead)
+
+    def _fetch_all(self, unknown: Mapping[tuple[Key, int], Members]) -> Generator[Ask, Any, None]:
+        sent = [(members, each[1], self.pset(members, each[1])) for each, members in unknown.items()]
+        self.calls += len(sent)
+        psets = [pset for _, _, pset in sent]
+        told: MapResults = yield Ask(self.spec.worker, psets, self.spec.options)
+        for place, row in zip(told.table.labels(), told.table.dicts(), strict=True):
+            self._take(sent[place], row)
+        if told.table.count < len(sent):
+            missing = told.missing
+            for place, kind, text in zip(missing.index, missing["_kind"], missing["_exception"], strict=True):
+                self._lose(sent[place], Trouble(kind, text))
+        self._refuse_if_none_has_the_metric([members for members, _, _ in sent])
+
+    def _fetch_first(
+        self, unknown: Mapping[tuple[Key, int], Members], ahead: Callable[[], Iterable[Members]] | None
+    ) -> Generator[Ask, Any, None]:
+        if ahead is not None and self.slots is None:
+            yield from self._told([])
+        batch = [(members, each[1]) for each, members in unknown.items() if each not in self._under_way]
+        while batch or any(each not in self._known for each in unknown):
+            room = (self.slots or 1) - len(self._under_way) - len(batch)
+            likely = [] if ahead is None or room <= 0 else self._likely(ahead(), room, batch)
+            self.ahead += len(likely)
+            yield from self._told(batch + likely)
+            batch = []
+
+    def _likely(
+        self, ahead: Iterable[Members], room: int, batch: list[tuple[Members, int]]
+    ) -> list[tuple[Members, int]]:
+        taken = {self.key(members) for members, _ in batch}
+        found: list[tuple[Members, int]] = []
+        for members in ahead:
+            if len(found) == room:
+                break
+            if not self.is_known(members) and self.key(members) not in taken:
+                taken.add(self.key(members))
+                found.append((members, 0))
+        return found
+
+    def _told(self, batch: list[tuple[Members, int]]) -> Generator[Ask, Any, None]:
+        """Ask for some more, and take what has come since."""
+        sent = [(members, each, self.pset(members, each)) for members, each in batch]
+        self._sent += sent
+        self.calls += len(sent)
+        self._under_way.update((self.key(members), each) for members, each, _ in sent)
+        told = yield Ask(self.spec.worker, [pset for _, _, pset in sent], self.spec.options)
+        self.slots = told.slots
+        for place, row in told.rows:
+            self._take(self._sent[place], row, told.seconds.get(place))
+        for place, failure in told.lost:
+            self._lose(self._sent[place], Trouble(failure.kind, failure.text))
+
+    def pset(self, members: Members, replicate: int) -> Pset:
+        """Return what a worker gets to evaluate a set: the columns of its last member, and the keys of the others."""
+        whole = (*self.pool.start, *members)
+        row = dict(self.pool.rows[whole[-1]])
+        row[self.spec.candidate] = self.pool.keys[whole[-1]]
+        row[self.spec.picked] = [self.pool.keys[each] for each in whole[:-1]]
+        if self.spec.replicates > 1:
+            row[self.spec.replicate] = replicate
+        return row
+
+    def _take(self, sent: tuple[Members, int, Pset], row: Pset, seconds: float | None = None) -> None:
+        members, replicate, pset = sent
+        answers = {name: value for name, value in row.items() if name not in pset}
+        if self.metric.names is None:
+            self.metric = attrs.evolve(self.metric, names=(self._only_key(answers),))
+        score = self.metric.score(answers)
+        trouble = score if isinstance(score, Trouble) else None
+        outcome = Outcome(members, None if isinstance(score, Trouble) else score, answers, trouble, seconds)
+        self._put(members, replicate, outcome)
+
+    def _lose(self, sent: tuple[Members, int, Pset], trouble: Trouble) -> None:
+        members, replicate, _ = sent
+        self._put(members, replicate, Outcome(members, None, {}, trouble))
+
+    def _put(self, members: Members, replicate: int, outcome: Outcome) -> None:
+        each = (self.key(members), replicate)
+        self._under_way.discard(each)
+        self._known[each] = outcome
+
+    def _only_key(self, answers: Pset) -> Hashable:
+        if len(answers) == 1:
+            return next(iter(answers))
+        raise StageError(
+            f"stage {self.spec.name!r}: the answers have the keys {', '.join(map(repr, answers)) or 'none'}: "
+            "say which is to be made as good as possible with metric="
+        )
+
+    def _refuse_if_none_has_the_metric(self, sets: list[Members]) -> None:
+        """Tell a misspelt metric from evaluations that failed."""
+        found = [self.outcome(members) for members in sets if (self.key(members), 0) in self._known]
+        answered = [each.answers for each in found if each.trouble is None or each.trouble.kind == NO_VALUE]
+        for name in self.names:
+            if answered and not any(name in answers for answers in answered):
+                names = [str(each) for each in answered[0]]
+                raise StageError(
+                    f"stage {self.spec.name!r}: no answer has the metric {name!r}; "
+                    + (nearest_or_all(str(name), names) if names else "the worker answers nothing")
+                )
+
+    @property
+    def progress(self) -> MapProgress:
+        """The counts of all evaluations, also of those ahead of need."""
+        failed = [each.trouble for each in self._known.values() if each.trouble and each.trouble.kind != NO_VALUE]
+        return MapProgress(
+            total=self.calls,
+            active=len(self._under_way),
+            finished=len(self._known) - len(failed),
+            failures=len(failed),
+            exceptions=sum(each.kind == "raised" for each in failed),
+        )

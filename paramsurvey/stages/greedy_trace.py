@@ -1,0 +1,149 @@
+"""What a greedy search remembers: every set that it looked at, and every step that it took."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from paramsurvey.stages.greedy_book import Score
+from paramsurvey.stages.greedy_pool import Members
+
+Move: TypeAlias = Literal["add", "remove", "swap"]
+Status: TypeAlias = Literal["evaluated", "memo", "pruned", "failed"]
+
+
+@attrs.frozen(eq=False)
+class Seen:
+    """A set that was looked at in a round: a row of the trace.
+
+    Attributes
+    ----------
+    members : tuple of int
+        The set.
+    changed : tuple of int
+        Who came in, or who was taken away.
+    status : str
+        Whether it was evaluated, known from before, not worth an evaluation, or without a value.
+    gain : number or None
+        By how much it is better than the set that it comes of.
+    bound : number or None
+        What the gain could have been at most, as far as was known.
+    score : tuple or None
+        Its metrics.
+    picked : bool
+        Whether the search went on with it.
+    parent : int
+        Of which set of a beam it comes.
+    replicates : int
+        On how many evaluations its score rests.
+    """
+
+    members: Members
+    changed: Members
+    status: Status
+    gain: Any = None
+    bound: Any = None
+    score: Score | None = None
+    picked: bool = False
+    parent: int = 0
+    replicates: int = 1
+
+
+@attrs.frozen(eq=False)
+class Round:
+    """All that was looked at before one step.
+
+    Attributes
+    ----------
+    number : int
+        Of the round, from 1 on.
+    move : str
+        What was considered: to add, to remove, or to swap somebody.
+    seen : tuple of Seen
+        The sets.
+    before : tuple of int
+        The set at its beginning; of a beam the best.
+    value : number or None
+        What that is worth.
+    rule : str
+        Which of several searches it belongs to; empty if there is one.
+    """
+
+    number: int
+    move: Move
+    seen: tuple[Seen, ...]
+    before: Members
+    value: Any
+    rule: str = ""
+
+
+@attrs.frozen(eq=False)
+class Step:
+    """One step of a search.
+
+    Attributes
+    ----------
+    number : int
+        Of the round.
+    move : str
+        What was done.
+    added, removed : tuple of int
+        To whom.
+    score : tuple or None
+        What the set is worth after it; of several that tied and were added at once, each for itself.
+    gain : number or None
+        By how much it is better than before.
+    ties : int
+        How many were as good, itself among them.
+    runner_up : tuple of int or None
+        Who would have been next; None if that is not known.
+    margin : number or None
+        How much worse that is.
+    evaluations : int
+        How many evaluations had been needed by then.
+    """
+
+    number: int
+    move: Move
+    added: Members
+    removed: Members
+    score: Score | None
+    gain: Any
+    ties: int
+    runner_up: Members | None
+    margin: Any
+    evaluations: int
+
+
+@attrs.frozen(eq=False)
+class State:
+    """A set on the way of a search, and how it came about.
+
+    Attributes
+    ----------
+    members : tuple of int
+        Who is in.
+    value : number or None
+        Its first metric, with the sign turned so that more is better; None if it is not known.
+    score : tuple or None
+        All its metrics.
+    steps : tuple of Step
+        The way.
+    """
+
+    members: Members
+    value: Any = None
+    score: Score | None = None
+    steps: tuple[Step, ...] = ()
+
+    def after(self, step: Step, members: Members, score: Score | None) -> State:
+        """Return the set after one more step."""
+        return State(members, None if score is None else score[0], score, (*self.steps, step))
+
+
+def difference(after: Any, before: Any) -> Any:
+    """Return by how much one value is more than another; None if one is not known, and 0 between equal infinities."""
+    if after is None or before is None:
+        return None
+    return 0 if after == before else after - before

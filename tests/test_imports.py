@@ -25,6 +25,7 @@ FLOORS = [
         "workers",
         "utils",
         "interrupts",
+        "codeprint",
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
     {"stages", "results", "greedy_results"},

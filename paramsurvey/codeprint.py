@@ -1,0 +1,859 @@
+"""What a worker's code is: a print of it that changes when an answer might, and only then.
+
+A journal serves an answer again if it was computed by the same code. That is the worker's own, and the helpers,
+constants, classes, default arguments and closure values that it reaches inside the user's own code, across modules. A
+library is code, too, but not the user's: only its version is noted. So is Python's.
+
+How code is compared
+--------------------
+By its syntax tree, without docstrings and positions, where its source can be found. Bytecode will not do: where a line
+is broken shows in it (the compiler keeps a NOP for a debugger to stop at, and does not thread jumps between lines), and
+every Python has another.
+
+The source in a file need not be what runs: somebody may have edited it since. So the source is compiled, and believed
+only if one of the code objects that come out is equal to the one that runs, positions included. Otherwise, and for
+scripts on standard input, where there is no source, the print is of the bytecode: without NOPs, docstrings and line
+numbers, with Python's version, and as tolerant of formatting as that can be.
+
+How it is found out what code reaches
+-------------------------------------
+The objects are asked, not the text: the names that the bytecode loads are looked up in the function's module as it is
+now, so it makes no difference how a helper got there. A name of a module of the user's is followed along its
+attributes, ``tools.optics.focus``; a module that is used otherwise is reached whole. A class is reached whole, with its
+bases. A module that is imported inside a function is imported here, if it is the user's.
+
+A global counts with the value that it has when the survey begins.
+
+What cannot be seen
+-------------------
+- what a name built at run time stands for: ``getattr(thing, "sc" + "ale")``, ``importlib.import_module(name)``
+- functions that arrive in psets, or in what a worker reads from files (``depends=``, ``version=`` are for those)
+- what libraries do, C extensions, environment variables, other programs
+- the state of what has none that can be compared: open files, locks, generators, random number generators; they are
+  named in `CodePrint.not_covered`
+
+The user's own code is what is not in the standard library, not installed (in ``site-packages`` or ``dist-packages``;
+what is installed as editable is the user's), and not paramsurvey.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import dis
+import functools
+import linecache
+import operator
+import os
+import platform
+import random
+import sys
+import sysconfig
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from importlib import import_module
+from itertools import chain
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
+from typing import Any, NamedTuple, TypeAlias
+
+import attrs
+
+from paramsurvey.callables import worker_name
+from paramsurvey.engine.pickling import is_atomic
+from paramsurvey.fingerprint import typed_bytes
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+_STANDARD = tuple(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib"))
+
+
+@attrs.frozen
+class CodePrint:
+    """What the code of a worker is, part by part.
+
+    Attributes
+    ----------
+    parts : mapping of str to str
+        A digest for each part that was reached, by a readable name: ``worker survey.image``, ``function tools.scale``,
+        ``constant tools.G``, ``class tools.Star``, ``default x of survey.image``, ``closure value k of ...``.
+    libraries : mapping of str to str
+        The versions of Python and of the installed distributions that it uses.
+    not_covered : tuple of str
+        What it uses that cannot be compared, with the reason.
+
+    Examples
+    --------
+    >>> before = CodePrint({"worker survey.image": "5b1c", "function tools.scale": "0a4e"})
+    >>> after = CodePrint({"worker survey.image": "5b1c", "function tools.scale": "77d0"})
+    >>> before.digest == after.digest, changes(before, after)
+    (False, ['helper tools.scale changed'])
+    """
+
+    parts: Mapping[str, str]
+    libraries: Mapping[str, str] = MappingProxyType({})
+    not_covered: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """One digest of all parts; the versions of libraries are not in it."""
+        return _digest(*(f"{name}={digest}".encode() for name, digest in sorted(self.parts.items())))
+
+
+def code_print(worker: Callable[..., Any]) -> CodePrint:
+    """Return the print of a worker's code, and of the user's own code that it reaches.
+
+    It is the same in every process, also on another day, and changes with whatever of the user's own code the worker
+    depends on. Comments, docstrings, formatting and the place in a file are no part of it.
+
+    Parameters
+    ----------
+    worker : callable
+        A function of a module, of ``__main__`` or of a notebook; a lambda, closure, method, partial or callable object;
+        what `workers.keywords` and `workers.command` make.
+
+    Examples
+    --------
+    >>> code_print(lambda pset, system, user: {"b": abs(pset["a"])}).not_covered
+    ()
+    """
+    walk = _Walk()
+    walk.start(worker)
+    return CodePrint(walk.parts, _versions(walk.packages), tuple(walk.not_covered))
+
+
+def changes(old: CodePrint, new: CodePrint) -> list[str]:
+    """Say what differs between the parts of two prints, one sentence each; nothing if they have the same digest.
+
+    Examples
+    --------
+    >>> changes(CodePrint({"function m.f": "1", "constant m.G": "2"}), CodePrint({"function m.f": "3"}))
+    ['helper m.f changed', 'constant m.G is no longer used']
+    """
+    return _differences(old.parts, new.parts, "changed", "is used now", "is no longer used")
+
+
+def version_changes(old: CodePrint, new: CodePrint) -> list[str]:
+    """Say which versions of libraries differ between two prints.
+
+    Examples
+    --------
+    >>> version_changes(CodePrint({}, {"numpy": "1.26.4"}), CodePrint({}, {"numpy": "2.1.0"}))
+    ['numpy was 1.26.4 and is 2.1.0']
+    """
+    both = (name for name in old.libraries if name in new.libraries)
+    return [
+        f"{name} was {old.libraries[name]} and is {new.libraries[name]}"
+        for name in both
+        if old.libraries[name] != new.libraries[name]
+    ]
+
+
+def _differences(old: Mapping[str, str], new: Mapping[str, str], changed: str, added: str, gone: str) -> list[str]:
+    found = []
+    for name in dict.fromkeys((*old, *new)):
+        verb = gone if name not in new else added if name not in old else changed if old[name] != new[name] else ""
+        if verb:
+            shown = f"helper {name.removeprefix('function ')}" if name.startswith("function ") else name
+            found.append(f"{shown} {verb}")
+    return found
+
+
+def _digest(*contents: bytes) -> str:
+    found = blake2b(digest_size=16)
+    for content in contents:
+        found.update(len(content).to_bytes(8, "little"))
+        found.update(content)
+    return found.hexdigest()
+
+
+# --- the walk from a worker to what it reaches ----------------------------------------------------
+
+_GENERATED = frozenset(
+    {
+        "__annotations_cache__",
+        "__attrs_attrs__",
+        "__attrs_props__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__parameters__",
+        "__qualname__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+"""What is in a class and says nothing that its other attributes do not say."""
+
+_OF_MODULES = frozenset(
+    {
+        "__builtins__",
+        "__cached__",
+        "__dict__",
+        "__doc__",
+        "__file__",
+        "__loader__",
+        "__name__",
+        "__package__",
+        "__path__",
+    }
+    | {"__spec__"}
+)
+"""What every module has, and says only where it is."""
+
+_FACTS = (
+    *("name", "default", "default_factory", "factory", "validator", "converter", "init", "eq", "order", "hash"),
+    *("compare", "kw_only", "alias", "on_setattr", "takes_self"),
+)
+"""What there is to know about a field of an attrs class or a dataclass."""
+
+_DESCRIPTORS = (MemberDescriptorType, GetSetDescriptorType)
+
+
+class _Walk:
+    """What has been reached so far, and what is yet to be looked at.
+
+    Functions and classes are looked at one after another, not one inside another, so they may refer to themselves.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[str, str] = {}
+        self.packages: set[str] = set()  # of the libraries
+        self.not_covered: dict[str, None] = {}
+        self._names: dict[int, str] = {}  # of what was reached, by its id
+        self._kept: list[Any] = []  # so that no id is used twice
+        self._pending: deque[Callable[[], None]] = deque()
+        self._inside: list[int] = []  # ids of the containers around a value
+        self._worker: Any = None  # without its decorators
+        self._place = ""  # of the value, for what is not covered
+
+    def start(self, worker: Any) -> None:
+        """Reach a worker and all that it needs."""
+        self._worker = worker
+        while isinstance(wrapped := getattr(self._worker, "__wrapped__", None), FunctionType):
+            self._worker = wrapped
+        if isinstance(worker, FunctionType) and _is_users_function(worker):
+            self._function(worker)
+        else:
+            self._other_worker(worker)
+        while self._pending:
+            self._pending.popleft()()
+
+    def _other_worker(self, worker: Any) -> None:
+        name = f"worker {_type_name(type(worker))}"
+        if isinstance(worker, functools.partial):
+            name = f"worker partial of {worker_name(worker)}"
+            arguments = [*enumerate(worker.args, 1), *worker.keywords.items()]
+            for key, value in arguments:
+                self._value(f"argument {key} of {name.removeprefix('worker ')}", value)
+            worker = worker.func
+        elif worker is not self._worker:
+            name = f"decorator {_type_name(type(worker))} of {worker_name(self._worker)}"
+        elif isinstance(worker, FunctionType):
+            name = f"worker {_function_name(worker)}"
+        elif isinstance(worker, MethodType):
+            name = f"worker {worker_name(worker)} of {_type_name(type(worker.__self__))}"
+        self._value(name, worker)
+
+    # Functions
+
+    def _function(self, func: FunctionType) -> str:
+        """Reach a function of the user's; return its name."""
+        if id(func) in self._names:
+            return self._names[id(func)]
+        shown = _function_name(func)
+        role = "worker" if func is self._worker else "function"
+        if (wrapped := getattr(func, "__wrapped__", None)) is not None:
+            role, shown = "decorator", f"{shown} of {worker_name(wrapped)}"
+        part = self._unused(f"{role} {shown}")
+        self._remember(func, part)
+        self.parts[part] = ""  # takes its place in the order
+        where = part.removeprefix(f"{role} ")
+        self._pending.append(lambda: self._look_into(func, part, where))
+        return part
+
+    def _look_into(self, func: FunctionType, part: str, where: str) -> None:
+        code, module = func.__code__, func.__globals__
+        source = _source_of(code, module)
+        self.parts[part] = _digest(*(_definition_bytes(source) if source else _code_bytes(code)))
+        for name, value in self._defaults(func):
+            self._value(f"default {name} of {where}", value)
+        for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=True):
+            try:
+                self._value(f"closure value {name} of {where}", cell.cell_contents)
+            except ValueError:  # not yet filled
+                pass
+        for path in _reached(code):
+            if path.module is None:
+                self._global(module, path.names)
+            else:
+                self._imported(path, module.get("__package__") or "", where)
+        for names in _decorators(source):
+            self._global(module, names)
+        if (wrapped := getattr(func, "__wrapped__", None)) is not None:
+            self._bytes(wrapped)
+
+    @staticmethod
+    def _defaults(func: FunctionType) -> Iterator[tuple[str, Any]]:
+        code = func.__code__
+        if defaults := func.__defaults__:
+            yield from zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=True)
+        yield from (func.__kwdefaults__ or {}).items()
+
+    def _global(self, module: Mapping[str, Any], names: tuple[str, ...]) -> None:
+        """Reach what a name of a module stands for, or an attribute of that."""
+        if names[0] in module and names[0] not in _OF_MODULES:  # else it is a builtin, or there is none
+            label = f"{_label(module.get('__name__') or '__main__')}.{names[0]}"
+            self._attribute(module[names[0]], label, names[1:])
+
+    def _imported(self, path: _Path, package: str, where: str) -> None:
+        """Reach what is imported inside a function: if it is the user's, it is imported here."""
+        assert path.module is not None
+        name = path.module.lstrip(".")
+        if level := len(path.module) - len(name):
+            parents = package.rsplit(".", level - 1)[0]
+            name = f"{parents}.{name}" if name else parents
+        if (top := name.partition(".")[0]) in sys.stdlib_module_names:
+            return
+        try:
+            found = sys.modules.get(name) if name in sys.modules else _import_if_users(name)
+        except Exception as exc:  # noqa: BLE001 - a module may raise anything while it is imported
+            self.not_covered[f"module {name}, imported in {where}: {type(exc).__name__}: {exc}"] = None
+            return
+        if found is None:
+            self._note_library(top)
+        else:
+            self._attribute(found, name, path.names)
+
+    def _attribute(self, value: Any, label: str, names: tuple[str, ...]) -> None:
+        """Follow attributes as long as they are those of modules; reach what they lead to."""
+        while isinstance(value, ModuleType) and names and _is_users(getattr(value, "__file__", None), value.__name__):
+            label = f"{_label(value.__name__)}.{names[0]}"
+            if names[0] in _OF_MODULES or not hasattr(value, names[0]):
+                return
+            value, names = getattr(value, names[0]), names[1:]
+        if isinstance(value, FunctionType) and names and names[0] in vars(value):
+            self._value(f"constant {label}.{names[0]}", vars(value)[names[0]])
+        if isinstance(value, ModuleType | FunctionType | type | BuiltinFunctionType):
+            self._bytes(value)
+        elif f"constant {label}" not in self.parts:
+            self._value(f"constant {label}", value)
+
+    # Classes
+
+    def _class(self, kind: type) -> str:
+        """Reach a class of the user's; return its name."""
+        if id(kind) in self._names:
+            return self._names[id(kind)]
+        part = self._unused(f"class {_type_name(kind)}")
+        self._remember(kind, part)
+        self.parts[part] = ""
+        self._pending.append(lambda: self._look_into_class(kind, part))
+        return part
+
+    def _look_into_class(self, kind: type, part: str) -> None:
+        self._place = part
+        contents = [self._bytes(base) for base in (*kind.__bases__, type(kind))]
+        for name, value in sorted(vars(kind).items()):
+            if name not in _GENERATED and not isinstance(value, _DESCRIPTORS) and not _is_generated(value):
+                contents += [name.encode(), self._bytes(value)]
+        contents += [self._bytes(fact) for fact in _fields(kind)]
+        self.parts[part] = _digest(*contents)
+
+    # Values
+
+    def _value(self, part: str, value: Any) -> None:
+        """Add a part for a value."""
+        part = self._unused(part)
+        self._place = part
+        self.parts[part] = ""
+        self.parts[part] = _digest(self._bytes(value))
+
+    def _bytes(self, value: Any) -> bytes:
+        """Return bytes that are the same only for the same value; reach the code in it."""
+        kind = type(value)
+        if is_atomic(kind):
+            return typed_bytes(value)
+        if isinstance(value, FunctionType) and _is_users_function(value):
+            return self._function(value).encode()
+        if isinstance(value, type):
+            if _is_users(None, value.__module__):
+                return self._class(value).encode()
+            self._note_library(value.__module__)
+            return _type_name(value).encode()
+        if isinstance(value, ModuleType):
+            return self._module(value)
+        if id(value) in self._inside:
+            return b"itself"
+        self._inside.append(id(value))
+        try:
+            return _digest(_type_name(kind).encode(), *self._content(value)).encode()
+        except RecursionError:
+            return self._refused(value, "it is nested too deeply")
+        finally:
+            self._inside.pop()
+
+    def _content(self, value: Any) -> Iterator[bytes]:
+        kind = type(value)
+        if kind in (list, tuple):
+            yield from map(self._bytes, value)
+        elif kind in (set, frozenset):
+            yield from sorted(map(self._bytes, sorted(value, key=_order)))
+        elif kind in (dict, MappingProxyType):
+            for key, item in value.items():
+                yield self._bytes(key)
+                yield self._bytes(item)
+        elif isinstance(value, FunctionType):
+            self._note_library(value.__globals__.get("__name__"))
+            yield _function_name(value).encode()
+            yield from map(self._bytes, _functions_inside(value))
+        elif (parts := _known_parts(value)) is not None:
+            yield from map(self._bytes, parts)
+        elif hasattr(value, "dtype") and hasattr(value, "tobytes"):
+            yield self._bytes(value.tolist()) if value.dtype.hasobject else typed_bytes(value)
+        elif kind.__module__.partition(".")[0] == "pandas":
+            self._note_library("pandas")
+            yield typed_bytes(value)
+        else:
+            yield self._bytes(kind)
+            yield from self._state(value)
+
+    def _state(self, value: Any) -> Iterator[bytes]:
+        """Yield what an object is made of: what pickle would write, without how it writes it."""
+        if isinstance(value, random.Random) or type(value).__module__.startswith("numpy.random"):
+            yield self._refused(value, "the state of a random number generator is no constant")
+            return
+        try:
+            reduced = value.__reduce_ex__(4)
+            parts = [reduced] if isinstance(reduced, str) else [*reduced]
+        except Exception as exc:  # noqa: BLE001 - an object's own pickling may raise anything
+            yield self._refused(value, f"{type(exc).__name__}: {exc}")
+            return
+        for part in parts:
+            yield from self._piece(part)
+
+    def _piece(self, part: Any) -> Iterator[bytes]:
+        if hasattr(part, "__next__"):  # the elements of a list or dict
+            yield from map(self._bytes, list(part))
+        elif isinstance(part, dict) and all(type(key) is str for key in part):  # attributes
+            for key in sorted(part):
+                yield from (key.encode(), self._bytes(part[key]))
+        else:
+            yield self._bytes(part)
+
+    def _module(self, module: ModuleType) -> bytes:
+        """Reach a module that is used as a whole."""
+        if not _is_users(getattr(module, "__file__", None), module.__name__):
+            self._note_library(module.__name__)
+        elif id(module) not in self._names:
+            self._remember(module, module.__name__)
+            for name in sorted(vars(module)):
+                if name not in _OF_MODULES:
+                    value = vars(module)[name]
+                    self._pending.append(
+                        functools.partial(self._attribute, value, f"{_label(module.__name__)}.{name}", ())
+                    )
+        return f"module {_label(module.__name__)}".encode()
+
+    def _refused(self, value: Any, why: str) -> bytes:
+        self.not_covered[f"the {type(value).__name__} in {self._place}: {why}"] = None
+        return b"not covered"
+
+    # Books
+
+    def _note_library(self, module: str | None) -> None:
+        top = (module or "").partition(".")[0]
+        if top and top not in sys.stdlib_module_names and top != "__main__":
+            self.packages.add(top)
+
+    def _remember(self, value: Any, name: str) -> None:
+        self._names[id(value)] = name
+        self._kept.append(value)
+
+    def _unused(self, name: str) -> str:
+        """Return a name that no part has: several closures may come from one function."""
+        found, count = name, 1
+        while found in self.parts:
+            count += 1
+            found = f"{name} ({count})"
+        return found
+
+
+def _functions_inside(func: FunctionType) -> Iterator[Any]:
+    """Yield the functions that a library's function works for: it may be what a decorator has made of the user's."""
+    if (wrapped := getattr(func, "__wrapped__", None)) is not None:
+        yield wrapped
+    for cell in func.__closure__ or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not yet filled
+            continue
+        if isinstance(value, FunctionType | MethodType | functools.partial):
+            yield value
+
+
+def _is_generated(value: Any) -> bool:
+    """Tell whether a method was made by attrs or dataclasses: then the fields say all, and without random names."""
+    return isinstance(value, FunctionType) and (
+        value.__code__.co_filename.startswith("<attrs generated")
+        or (value.__code__.co_filename == "<string>" and value.__code__.co_name.startswith("__"))
+    )
+
+
+def _fields(kind: type) -> Iterator[Any]:
+    """Yield what is known of the fields of an attrs class or a dataclass."""
+    fields = [*vars(kind).get("__attrs_attrs__", ()), *vars(kind).get("__dataclass_fields__", {}).values()]
+    for field in fields:
+        yield [(fact, getattr(field, fact)) for fact in _FACTS if hasattr(field, fact)]
+    if "__dataclass_params__" in vars(kind):
+        yield repr(vars(kind)["__dataclass_params__"])
+
+
+def _known_parts(value: Any) -> Sequence[Any] | None:
+    """Return what some wrappers of code are made of: what they would pickle as does not show it."""
+    if isinstance(value, MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, BuiltinFunctionType):
+        owner = value.__self__
+        return (value.__qualname__, owner.__name__ if isinstance(owner, ModuleType) else owner)
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, property):
+        return value.fget, value.fset, value.fdel
+    if isinstance(value, functools.cached_property):
+        return (value.func,)
+    if isinstance(value, staticmethod | classmethod):
+        return (value.__func__,)
+    if type(value).__module__.partition(".")[0] == "paramsurvey" and attrs.has(type(value)):
+        return [(field.name, getattr(value, field.name)) for field in attrs.fields(type(value)) if field.init]
+    if callable(value) and (wrapped := getattr(value, "__wrapped__", None)) is not None:
+        return (wrapped,)
+    return None
+
+
+def _order(value: Any) -> tuple[str, str]:
+    """Return where to look at an element of a set: names of parts depend on the order in which they are reached."""
+    return type(value).__qualname__, getattr(value, "__qualname__", "") if callable(value) else ""
+
+
+def _function_name(func: FunctionType) -> str:
+    return f"{_label(func.__globals__.get('__name__') or func.__module__)}.{func.__code__.co_qualname}"
+
+
+def _type_name(kind: type) -> str:
+    return f"{_label(kind.__module__)}.{kind.__qualname__}"
+
+
+def _label(module: str) -> str:
+    """Return the name of a module; that of a script is the one it has when it is imported."""
+    if module != "__main__":
+        return module
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name)
+    return os.path.splitext(os.path.basename(file))[0] if file else module
+
+
+# --- whose code it is -----------------------------------------------------------------------------
+
+
+def _is_users(file: str | None, module: str | None) -> bool:
+    """Tell whether code is the user's own: by its file, or by that of its module."""
+    if file is None or file.startswith("<"):
+        name = module or ""
+        if name == "builtins":
+            return False
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is None:  # built in, a namespace, or what was typed in
+            return name.partition(".")[0] not in sys.stdlib_module_names
+    return _is_users_file(file)
+
+
+def _is_users_function(func: FunctionType) -> bool:
+    return _is_users(func.__code__.co_filename, func.__module__)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_users_file(file: str) -> bool:
+    path = os.path.realpath(file)
+    return not (path.startswith((_OURS, *_STANDARD)) or any(folder in path for folder in _INSTALLED))
+
+
+def _import_if_users(name: str) -> ModuleType | None:
+    from importlib.util import find_spec
+
+    top = find_spec(name.partition(".")[0])
+    if top is None:
+        raise ModuleNotFoundError(f"there is no module {name!r} here")
+    places = [top.origin] if top.origin else list(top.submodule_search_locations or ())
+    return import_module(name) if any(map(_is_users_file, places)) else None
+
+
+def _versions(packages: set[str]) -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    for package in sorted(packages):
+        name, version = _distribution(package)
+        found[name] = version
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _distribution(package: str) -> tuple[str, str]:
+    """Return the name and the version of what a package was installed with."""
+    from importlib import metadata  # here, because importing it takes longer than most prints
+
+    try:
+        return package, metadata.version(package)
+    except metadata.PackageNotFoundError:
+        names = metadata.packages_distributions().get(package, ())  # some 20 ms: only for those with another name
+        return (names[0], metadata.version(names[0])) if names else (package, "unknown")
+
+
+# --- what code loads ------------------------------------------------------------------------------
+
+
+class _Path(NamedTuple):
+    """A global name and attributes of it; or a module that is imported where it is used, and names in it."""
+
+    names: tuple[str, ...]
+    module: str | None = None
+
+
+_Bindings: TypeAlias = "dict[str, _Path]"
+
+
+@functools.lru_cache(maxsize=4096)
+def _reached(code: CodeType) -> tuple[_Path, ...]:
+    """Return what a function's code, and the code inside it, loads from elsewhere, in the order of the code."""
+    return tuple(dict.fromkeys(_paths(code, {})))
+
+
+def _paths(code: CodeType, bound: _Bindings) -> Iterator[_Path]:
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in _SKIPPED]
+    bound = bound | dict(_local_imports(instructions))
+    path: _Path | None = None
+    for at, each in enumerate(instructions):
+        if path is not None and each.opname in _ATTRIBUTES:
+            path = path._replace(names=(*path.names, each.argval))
+            continue
+        if path is not None:
+            yield path
+        path = None
+        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            path = _Path((each.argval,))
+        elif each.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")) and each.argval in bound:
+            path = bound[each.argval] if each.opname != "LOAD_CLOSURE" else None
+        elif each.opname == "IMPORT_NAME":
+            module = _module_of(instructions, at)
+            yield from (_Path((name,), module) for name in instructions[at - 1].argval or ("__name__",))
+    if path is not None:
+        yield path
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _paths(inner, bound)
+
+
+_SKIPPED = frozenset({"EXTENDED_ARG", "NOP", "CACHE", "RESUME", "PRECALL", "PUSH_NULL"})
+_ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+
+
+def _module_of(instructions: list[dis.Instruction], at: int) -> str:
+    """Return the module that an IMPORT_NAME imports, with a dot for each level."""
+    level = instructions[at - 2].argval
+    return "." * (level if isinstance(level, int) else 0) + str(instructions[at].argval)
+
+
+def _local_imports(instructions: list[dis.Instruction]) -> Iterator[tuple[str, _Path]]:
+    """Yield the local names to which ``import a.b`` and ``import a.b as c`` bind modules."""
+    for at, each in enumerate(instructions):
+        if each.opname != "IMPORT_NAME" or instructions[at - 1].argval:
+            continue
+        module, after = _module_of(instructions, at), at + 1
+        if instructions[after].opname.startswith("STORE"):
+            yield instructions[after].argval, _Path((), module.partition(".")[0])
+            continue
+        while not instructions[after].opname.startswith("STORE"):  # IMPORT_FROM, and what tidies up the stack
+            after += 1
+        last = next(step for step in instructions[after:] if step.opname.startswith("STORE"))
+        yield last.argval, _Path((), module)
+
+
+# --- prints of code -------------------------------------------------------------------------------
+
+_Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
+
+
+def _source_of(code: CodeType, module: dict[str, Any]) -> _Definition | None:
+    """Return the syntax tree of a function, if it can be found and is what runs."""
+    flags = code.co_flags & _FUTURE
+    for _ in range(2):
+        text = "".join(linecache.getlines(code.co_filename, module))
+        for one_by_one in (False, True) if text else ():
+            if (node := _definitions(text, flags, one_by_one).get(code)) is not None:
+                return node
+        linecache.checkcache(code.co_filename)  # it may be of before the module was loaded again
+    return None
+
+
+_FUTURE = functools.reduce(
+    operator.or_, (getattr(__future__, name).compiler_flag for name in __future__.all_feature_names)
+)
+"""What ``from __future__ import`` sets; in a notebook it holds for the cells that follow, too."""
+
+
+@functools.lru_cache(maxsize=256)
+def _definitions(text: str, flags: int, one_by_one: bool) -> dict[CodeType, _Definition]:
+    """Return the syntax trees of all functions in a source, by what they compile to.
+
+    Notebooks compile a cell's statements one by one, which differs: a compiler that sees an import calls ``np.sum``
+    otherwise than a method.
+    """
+    try:
+        tree = ast.parse(text)
+        bodies = [[statement] for statement in tree.body] if one_by_one else [tree.body]
+        modules = [ast.Module(body, []) for body in bodies]
+        compiled = [compile(each, "<source>", "exec", flags=flags, dont_inherit=True) for each in modules]
+    except (SyntaxError, ValueError, RecursionError):  # a cell with magic commands, for instance
+        return {}
+    nodes = _by_place(tree)
+    found: dict[CodeType, _Definition] = {}
+    for code in chain.from_iterable(map(_codes, compiled)):
+        around = [node for node in nodes.get((code.co_firstlineno, code.co_name), ()) if _is_around(node, code)]
+        if around:
+            found[code] = max(around, key=lambda node: (node.lineno, node.col_offset))  # the innermost
+    return found
+
+
+def _by_place(tree: ast.Module) -> dict[tuple[int, str], list[_Definition]]:
+    """Return all definitions by the line in which their code begins, and their name."""
+    nodes: dict[tuple[int, str], list[_Definition]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            line = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+            nodes.setdefault((line, node.name), []).append(node)
+        elif isinstance(node, ast.Lambda):
+            nodes.setdefault((node.lineno, "<lambda>"), []).append(node)
+    return nodes
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield each
+            yield from _codes(each)
+
+
+def _is_around(node: _Definition, code: CodeType) -> bool:
+    """Tell whether what a code object does stands inside a definition."""
+    begin = (node.lineno, node.col_offset)
+    end = (node.end_lineno or 0, node.end_col_offset or 0)
+    for line, end_line, column, end_column in code.co_positions():
+        if line is not None and column is not None and end_column:
+            if not isinstance(node, ast.Lambda):
+                return True  # there is one of that name in that line
+            return begin <= (line, column) and (end_line or line, end_column) <= end
+    return not isinstance(node, ast.Lambda)
+
+
+def _decorators(source: _Definition | None) -> Iterator[tuple[str, ...]]:
+    """Yield the names that stand in the decorators of a function."""
+    for decorator in getattr(source, "decorator_list", ()):
+        for node in ast.walk(decorator):
+            names: list[str] = []
+            while isinstance(node, ast.Attribute):
+                names.insert(0, node.attr)
+                node = node.value
+            if isinstance(node, ast.Name):
+                yield (node.id, *names)
+
+
+def _definition_bytes(node: _Definition) -> Iterator[bytes]:
+    """Yield what a function is, but for its default arguments, of which the values count."""
+    if isinstance(node, ast.Lambda):
+        yield _tree_bytes([_without_defaults(node.args), node.body])
+    else:
+        body = node.body[_has_docstring(node) :]
+        yield type(node).__name__.encode()
+        yield _tree_bytes([_without_defaults(node.args), node.decorator_list, body])
+
+
+def _without_defaults(arguments: ast.arguments) -> ast.arguments:
+    return ast.arguments(
+        posonlyargs=arguments.posonlyargs,
+        args=arguments.args,
+        vararg=arguments.vararg,
+        kwonlyargs=arguments.kwonlyargs,
+        kw_defaults=[],
+        kwarg=arguments.kwarg,
+        defaults=[],
+    )
+
+
+_IGNORED = frozenset({"ctx", "kind", "type_comment"})
+
+
+def _tree_bytes(node: Any) -> bytes:
+    """Return bytes that two syntax trees share only if they differ in nothing but docstrings and positions.
+
+    Fields that are empty are left out, so that those which a newer Python adds make no difference.
+    """
+    if isinstance(node, ast.Constant):
+        return b"(" + typed_bytes(node.value) + b")"
+    if isinstance(node, list):
+        return b"[" + b",".join(map(_tree_bytes, node)) + b"]"
+    if not isinstance(node, ast.AST):
+        return repr(node).encode()
+    pieces = [type(node).__name__.encode()]
+    for name, value in ast.iter_fields(node):
+        field = value[1:] if name == "body" and _has_docstring(node) else value
+        if name not in _IGNORED and field is not None and field != []:
+            pieces += [name.encode(), _tree_bytes(field)]
+    return b"(" + b" ".join(pieces) + b")"
+
+
+def _has_docstring(node: ast.AST) -> bool:
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return False
+    first = node.body[0]
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+
+
+def _code_bytes(code: CodeType) -> Iterator[bytes]:
+    """Yield what a code object does, without docstrings and positions, for one Python."""
+    yield repr(sys.version_info[:2]).encode()
+    yield repr(
+        (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & ~_HAS_DOCSTRING)
+    ).encode()
+    yield repr((code.co_varnames, code.co_cellvars, code.co_freevars)).encode()
+    instructions = [each for each in dis.get_instructions(code) if each.opname not in ("NOP", "EXTENDED_ARG")]
+    places = sorted(each.offset for each in instructions)
+    for each in instructions:
+        yield each.opname.encode()
+        if each.opcode in dis.hasconst:
+            constant = each.argval
+            yield from _code_bytes(constant) if isinstance(constant, CodeType) else (typed_bytes(constant),)
+        elif each.opcode in dis.hasjrel or each.opcode in dis.hasjabs:
+            yield str(bisect_left(places, each.argval)).encode()
+        else:
+            yield repr(each.argval).encode()
+    for entry in dis.Bytecode(code).exception_entries:  # type: ignore[attr-defined] # typeshed does not know them
+        ends = [bisect_left(places, offset) for offset in (entry.start, entry.end, entry.target)]
+        yield repr((*ends, entry.depth, entry.lasti)).encode()
+
+
+_HAS_DOCSTRING = 0x4000000  # a flag of Python 3.13 and later

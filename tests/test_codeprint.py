@@ -1,0 +1,450 @@
+"""The print of a worker's code: it changes when an answer might, and only then."""
+
+import contextlib
+import functools
+import json
+import linecache
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import attrs
+import code_project
+import numpy as np
+import pandas as pd
+import pytest
+from code_project import PROJECT
+
+from paramsurvey import workers
+from paramsurvey.codeprint import CodePrint, changes, code_print, version_changes
+
+KINDS = ("module", "main", "cell")
+
+SAME = {
+    "comment": ("survey.py", "G = 6.674  # of whatever", "G = 6.674  # the constant of gravity"),
+    "comment in the body": ("survey.py", "    x = add(", "    # brighter\n    x = add("),
+    "docstring": ("survey.py", '"""Compute."""', '"""Compute all that there is."""'),
+    "docstring gone": ("survey.py", '    """Compute."""\n', ""),
+    "docstring of a helper": ("tools.py", "    return below", '    """Say."""\n    return below'),
+    "docstring of a class": ("tools.py", '    colour = "red"', '    """Say."""\n\n    colour = "red"'),
+    "whitespace": ("survey.py", 'x = add(tools.brighter(pset["x"])) * G', 'x = add( tools.brighter(pset["x"]) )*G'),
+    "broken lines": (
+        "survey.py",
+        'x = add(tools.brighter(pset["x"])) * G * scale',
+        'x = (\n    add(tools.brighter(pset["x"]))\n    * G * scale)',
+    ),
+    "blank lines": ("survey.py", "    for step", "\n\n    for step"),
+    "quotes": ("survey.py", 'pset["x"]', "pset['x']"),
+    "moved lines": ("survey.py", "import functools\n", "\n\n\n\nimport functools\n"),
+    "moved function": (
+        "deeper.py",
+        PROJECT["deeper.py"],
+        "\n".join(
+            ["class Body:" + PROJECT["deeper.py"].split("class Body:")[1], PROJECT["deeper.py"].split("class")[0]]
+        ),
+    ),
+    "unrelated function": ("survey.py", "return x - 1", "return x - 2"),
+    "unrelated function in a helper's module": (
+        "tools.py",
+        "def not_used(x):\n    return x",
+        "def not_used(x):\n    return 1",
+    ),
+    "new function": ("tools.py", "def not_used", "def another():\n    pass\n\n\ndef not_used"),
+    "library import": ("survey.py", "import math\n", "import json\nimport math\nimport pandas as pd\n"),
+    "order of a set": ("survey.py", "{2, 3, 5}", "{5, 2, 3}"),
+}
+"""Edits that change no answer."""
+
+DIFFERENT = {
+    "worker body": ("survey.py", "* G * scale", "* G / scale", "worker survey.worker"),
+    "helper body": ("tools.py", "below.lift(x) * 2", "below.lift(x) * 3", "helper tools.brighter"),
+    "helper's helper in another module": ("deeper.py", "else x + OFFSET", "else x - OFFSET", "helper deeper.lift"),
+    "helper in a list": ("tools.py", "return -x", "return 2 * x", "helper tools.second"),
+    "list of helpers": (
+        "survey.py",
+        "[tools.first, tools.second]",
+        "[tools.second, tools.first]",
+        "constant survey.STEPS",
+    ),
+    "global constant": ("survey.py", "G = 6.674", "G = 6.675", "constant survey.G"),
+    "type of a constant": ("deeper.py", "OFFSET = 1", "OFFSET = 1.0", "constant deeper.OFFSET"),
+    "value in a dict": ("survey.py", '"near": 1', '"near": 4', "constant survey.LIMITS"),
+    "set in a dict": ("survey.py", "{2, 3, 5}", "{2, 3, 7}", "constant survey.LIMITS"),
+    "array": ("survey.py", "np.arange(3.0)", "np.arange(4.0)", "constant survey.WEIGHTS"),
+    "default argument": ("survey.py", "scale=2.0", "scale=3.0", "default scale of survey.worker"),
+    "closure value": ("survey.py", "adder(3)", "adder(4)", "closure value k of survey.adder.<locals>.inner"),
+    "closure body": ("survey.py", "return x + k", "return x - k", "helper survey.adder.<locals>.inner"),
+    "method of a class": ("tools.py", "self.mass ** 3.5", "self.mass ** 3", "helper tools.Star.flux"),
+    "attribute of a class": ("tools.py", '"red"', '"blue"', "class tools.Star"),
+    "base class": ("deeper.py", "return 1", "return 2", "helper deeper.Body.weight"),
+    "decorator": (
+        "survey.py",
+        "        return answer",
+        "        return answer | {}",
+        "decorator survey.timed.<locals>.wrapper of worker",
+    ),
+    "no decorator": ("survey.py", "@timed\n", "", "decorator survey.timed.<locals>.wrapper of worker"),
+}
+"""Edits that may change answers, with what is named as the reason."""
+
+
+def edited(file, old, new):
+    assert old in PROJECT[file]
+    return {**PROJECT, file: PROJECT[file].replace(old, new)}
+
+
+VERSIONS = {"as it is": PROJECT} | {name: edited(*edit[:3]) for name, edit in (SAME | DIFFERENT).items()}
+
+
+@functools.cache
+def prints(kind, hash_seed="0"):
+    """Print all versions of the project in one fresh process."""
+    done = subprocess.run(
+        [sys.executable, code_project.__file__, kind],
+        input=json.dumps(VERSIONS),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    return {
+        name: (CodePrint(each["parts"], each["libraries"], tuple(each["not_covered"])), each["digest"])
+        for name, each in found.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("edit", SAME)
+def test_what_changes_no_answer_does_not_change_the_print(kind, edit):
+    before, after = prints(kind)["as it is"][0], prints(kind)[edit][0]
+    assert changes(before, after) == []
+    assert before.digest == after.digest
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("edit", DIFFERENT)
+def test_what_may_change_an_answer_changes_the_print_and_is_named(kind, edit):
+    before, after = prints(kind)["as it is"][0], prints(kind)[edit][0]
+    assert before.digest != after.digest
+    reason = DIFFERENT[edit][3].replace("survey.", "survey." if kind == "module" else "code_project.")
+    assert any(reason in each for each in changes(before, after)), changes(before, after)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_print_is_the_same_in_another_process_with_other_hashes(kind):
+    assert prints(kind, "0") == prints(kind, "12345")
+
+
+def run(*command, folder, text=""):
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, input=text, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SHOW = "\nfrom paramsurvey.codeprint import code_print\nprint(code_print(worker).digest)\n"
+
+
+@pytest.fixture
+def project(tmp_path):
+    for file, text in PROJECT.items():
+        (tmp_path / file).write_text(text)
+    return tmp_path
+
+
+def test_a_script_has_the_print_of_the_module_that_it_is(project):
+    (project / "survey.py").write_text(
+        PROJECT["survey.py"] + "\nif __name__ == '__main__':\n" + SHOW.replace("\n", "\n    ")
+    )
+    assert run("survey.py", folder=project) == run("-c", "from survey import worker\n" + SHOW, folder=project)
+
+
+def test_a_script_on_standard_input_has_a_print_that_comments_do_not_change(project):
+    def printed(text):
+        return run("-", folder=project, text=text + SHOW)
+
+    before = printed(PROJECT["survey.py"])
+    for edit in (
+        "comment",
+        "comment in the body",
+        "docstring",
+        "docstring gone",
+        "moved lines",
+        "whitespace",
+        "broken lines",
+    ):
+        assert printed(VERSIONS[edit]["survey.py"]) == before, edit
+    assert printed(VERSIONS["worker body"]["survey.py"]) != before
+
+
+# In this process
+
+
+def helper(x):
+    return x + 1
+
+
+def worker(pset, system_kwargs, user_kwargs):
+    return {"y": helper(pset["x"])}
+
+
+def names(found):
+    return list(found.parts)
+
+
+@attrs.define
+class Scaled:
+    factor: float
+
+    def __call__(self, pset, system_kwargs, user_kwargs):
+        return {"y": helper(pset["x"]) * self.factor}
+
+    def method(self, pset, system_kwargs, user_kwargs):
+        return {"y": self.factor}
+
+
+def test_a_callable_object_is_its_class_and_its_state():
+    one, other = code_print(Scaled(1.0)), code_print(Scaled(2.0))
+    assert changes(one, other) == ["worker test_codeprint.Scaled changed"]
+    assert "function test_codeprint.helper" in names(one)
+    assert code_print(Scaled(1.0)) == one
+
+
+def test_a_bound_method_is_its_function_and_its_object():
+    assert changes(code_print(Scaled(1.0).method), code_print(Scaled(2.0).method)) == [
+        "worker method of test_codeprint.Scaled changed"
+    ]
+
+
+def test_a_partial_is_its_function_and_each_of_its_arguments():
+    def of(k, factor):
+        return code_print(functools.partial(with_two, k, factor=factor))
+
+    assert "function test_codeprint.helper" in names(of(1, 1))
+    assert any(each.startswith("argument 1 of partial of with_two") for each in changes(of(1, 1), of(2, 1)))
+    assert any(each.startswith("argument factor of partial of with_two") for each in changes(of(1, 1), of(1, 2)))
+
+
+def with_two(k, pset, system_kwargs, user_kwargs, factor):
+    return {"y": helper(k) * factor}
+
+
+def test_adapters_are_what_they_adapt():
+    one = code_print(workers.keywords(lambda x: helper(x), output="y"))
+    assert "function test_codeprint.helper" in names(one)
+    assert one.digest != code_print(workers.keywords(lambda x: helper(x), output="z")).digest
+    assert one.digest != code_print(workers.keywords(lambda x: helper(x + 1), output="y")).digest
+    lines = [code_print(workers.command(["echo", text])).digest for text in ("{a}", "{a}", "{b}")]
+    assert lines[0] == lines[1] != lines[2]
+
+
+def test_two_lambdas_in_one_line_are_told_apart():
+    pair = [lambda pset, system, user: {"y": pset["x"] + 1}, lambda pset, system, user: {"y": pset["x"] + 2}]
+    assert code_print(pair[0]).digest != code_print(pair[1]).digest
+
+
+def test_what_a_function_imports_itself_is_reached(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    inside = (
+        "def worker(pset, system, user):\n"
+        "    import deeper\n    import deeper as d\n    from tools import first as f, Star\n    import json\n"
+        "    return {'y': deeper.lift(1) + d.OFFSET + f(2)}\n"
+    )
+    (project / "late.py").write_text(inside)
+    import late
+
+    found = code_print(late.worker)
+    assert set(names(found)) == {
+        *("worker late.worker", "function deeper.lift", "constant deeper.OFFSET", "function tools.first"),
+        *("class tools.Star", "class deeper.Body", "function deeper.Body.weight"),
+        *("function tools.Star.__init__", "function tools.Star.flux"),
+    }
+    for name in ("late", "tools", "deeper"):
+        del sys.modules[name]
+
+
+def test_a_module_that_is_not_here_is_named():
+    def worker(pset, system, user):
+        import not_to_be_found
+
+        return {"y": not_to_be_found.f()}
+
+    assert [each for each in code_print(worker).not_covered if "module not_to_be_found, imported in" in each]
+
+
+def test_a_module_that_is_passed_around_is_reached_whole(monkeypatch):
+    monkeypatch.setitem(WHOLE, "module", code_project)
+    assert "function code_project.printed" in names(code_print(looks_up))
+
+
+WHOLE = {"module": None}
+
+
+def looks_up(pset, system, user):
+    return {"y": getattr(WHOLE["module"], pset["name"])}
+
+
+LOCK = threading.Lock()
+RANDOM = np.random.default_rng(1)
+
+
+def unprintable(pset, system, user):
+    with LOCK:
+        return {"y": RANDOM.random()}
+
+
+def test_what_cannot_be_compared_is_named_and_does_not_change_the_print():
+    before = code_print(unprintable)
+    assert before.not_covered == (
+        "the lock in constant test_codeprint.LOCK: TypeError: cannot pickle '_thread.lock' object",
+        "the Generator in constant test_codeprint.RANDOM: the state of a random number generator is no constant",
+    )
+    RANDOM.random()
+    assert code_print(unprintable) == before
+
+
+def test_an_open_file_is_named(tmp_path):
+    with open(tmp_path / "log", "w") as file:
+        found = code_print(lambda pset, system, user: file.write("x"))
+    (text,) = found.not_covered
+    assert text.startswith("the TextIOWrapper in closure value file of ")
+
+
+def counting(data):
+    return lambda pset, system, user: {"y": len(data)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (1, True),
+        (1, 1.0),
+        (np.float32(1), np.float64(1)),
+        (np.arange(3), np.arange(3.0)),
+        (np.array(["a", 1], object), np.array(["a", 2], object)),
+        (pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1, 3]})),
+        (pd.DataFrame({"a": ["x"]}), pd.DataFrame({"b": ["x"]})),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ([1], (1,)),
+        (helper, worker),
+        (range(3), range(4)),
+        (Path("a"), Path("b")),
+        (helper.__name__.upper, helper.__name__.lower),
+    ],
+    ids=str,
+)
+def test_constants_of_another_type_or_content_differ(one, other):
+    assert code_print(counting(one)).digest == code_print(counting(one)).digest
+    assert code_print(counting(one)).digest != code_print(counting(other)).digest
+
+
+def test_frames_and_objects_have_the_same_print_in_every_process(project):
+    (project / "data.py").write_text(
+        "import pandas as pd, enum, dataclasses, attrs, fractions\n"
+        "class Kind(enum.Enum):\n    A = 1\n    B = 2\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int = 0\n    tags: frozenset = frozenset({'a', 'b', 'c'})\n"
+        "@attrs.frozen\nclass Circle:\n    r: float = 1.0\n"
+        "FRAME = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y'], 'c': [1.5, None]}, index=['p', 'q'])\n"
+        "SERIES = FRAME['a']\n"
+        "THINGS = {Kind.A: Point(1), 'c': Circle(), 'f': fractions.Fraction(1, 3), 's': {Kind.A, Kind.B}}\n"
+        "def worker(pset, system, user):\n    return {'y': len(FRAME), 'z': SERIES.sum(), 't': len(THINGS)}\n"
+    )
+    show = (
+        "from data import worker\nfrom paramsurvey.codeprint import code_print\n"
+        "p = code_print(worker)\nprint(sorted(p.parts.items()), p.not_covered, sorted(p.libraries))"
+    )
+    done = [run("-c", f"import random\n{show}", folder=project) for _ in range(2)]
+    assert done[0] == done[1]
+    assert "class data.Kind" in done[0]
+    assert "class data.Point" in done[0]
+    assert done[0].endswith("() ['Python', 'attrs', 'pandas']\n")
+
+
+def test_a_thing_that_holds_itself_has_a_print():
+    data = []
+    data.append(data)
+    assert code_print(counting(data)).digest == code_print(counting(data)).digest
+
+
+def test_functions_that_call_each_other_have_a_print():
+    assert names(code_print(ping)) == ["worker test_codeprint.ping", "function test_codeprint.pong"]
+
+
+def ping(pset, system, user):
+    return pong(pset, system, user)
+
+
+def pong(pset, system, user):
+    return ping(pset, system, user) if pset else {}
+
+
+def compiled(text, name, *, lines):
+    """Run a text, of which other lines are found than those that were run."""
+    linecache.cache[name] = (len(lines), None, lines.splitlines(keepends=True), name)
+    namespace = {"__name__": "somewhere"}
+    exec(compile(text, name, "exec"), namespace)
+    return namespace["worker"]
+
+
+def test_a_source_that_was_edited_since_it_was_loaded_is_not_believed():
+    text = "def worker(pset, system, user):\n    return {'y': 1}\n"
+    runs_old = compiled(text, "<edited>", lines=text.replace("1", "2"))
+    runs_new = compiled(text.replace("1", "2"), "<new>", lines=text.replace("1", "2"))
+    assert code_print(runs_old).digest != code_print(runs_new).digest
+
+
+def test_libraries_are_noted_with_their_versions_and_not_followed():
+    found = code_print(lambda pset, system, user: {"y": np.sum(pset["x"]), "f": pd.DataFrame, "w": workers.keywords})
+    assert len(found.parts) == 1
+    assert found.libraries["numpy"] == np.__version__
+    assert found.libraries["pandas"] == pd.__version__
+    assert found.libraries.keys() == {"Python", "numpy", "pandas", "paramsurvey"}
+    assert version_changes(found, attrs.evolve(found, libraries={**found.libraries, "numpy": "0.1"})) == [
+        f"numpy was {np.__version__} and is 0.1"
+    ]
+
+
+def test_a_worker_of_a_library_is_its_name_and_its_librarys_version():
+    found = code_print(functools.partial(np.interp, xp=[1.0], fp=[2.0]))
+    assert "numpy" in found.libraries
+    assert len(found.parts) == 3
+
+
+def test_the_digest_is_that_of_the_parts_in_any_order():
+    assert CodePrint({"a": "1", "b": "2"}).digest == CodePrint({"b": "2", "a": "1"}).digest
+    assert CodePrint({"a": "1"}).digest != CodePrint({"a": "2"}).digest
+
+
+@functools.lru_cache(maxsize=3)
+def cached(pset, system, user):
+    return {"y": helper(1)}
+
+
+@contextlib.contextmanager
+def opened(x):
+    yield helper(x)
+
+
+def uses_decorated(pset, system, user):
+    with opened(cached(1, 2, 3)) as y:
+        return {"y": y}
+
+
+def test_what_a_librarys_decorators_have_made_of_functions_is_reached():
+    assert names(code_print(cached)) == [
+        "decorator functools._lru_cache_wrapper of cached",
+        "worker test_codeprint.cached",
+        "function test_codeprint.helper",
+    ]
+    assert set(names(code_print(uses_decorated))) == {
+        "worker test_codeprint.uses_decorated",
+        "constant test_codeprint.cached",
+        "function test_codeprint.cached",
+        "function test_codeprint.opened",
+        "function test_codeprint.helper",
+    }

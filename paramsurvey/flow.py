@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 
+from paramsurvey.asking import Asked
 from paramsurvey.engine.columns import HOLE, has_holes
 from paramsurvey.engine.records import ChunkRows
 from paramsurvey.engine.worker import safe_repr
@@ -483,7 +484,7 @@ class Arrivals:
         return concatenated(list(found))
 
 
-Feed: TypeAlias = Direct | Arrivals
+Feed: TypeAlias = Direct | Arrivals | Asked
 
 
 def piece_of(feed: Feed, taken: Taken) -> Piece:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
@@ -217,11 +218,12 @@ class Origins:
     after: tuple[str, ...]
 
 
-class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
+class RunResults(Mapping[str, Any]):
     """What came of a run: a mapping from the names of its stages to their results.
 
-    Those of a map stage are `MapResults`, those of any other a DataFrame. Stages whose rows were not kept (``keep=``)
-    are not in it, but for the map stages, whose counts and missing psets are there.
+    Those of a map stage are `MapResults`, those of any other a DataFrame, if the stage does not show something else
+    (`stages.base.Made`). Stages whose rows were not kept (``keep=``) are not in it, but for the map stages, whose
+    counts and missing psets are there.
 
     Parameters
     ----------
@@ -233,6 +235,8 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
         Where the rows of each stage come from.
     asked : sequence of MapProgress
         The counts of the surveys that whole-table stages have asked for.
+    shown : mapping of str to object
+        What whole-table stages have to show instead of a DataFrame.
 
     Attributes
     ----------
@@ -266,19 +270,24 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
         found: dict[str, MapResults | Table],
         origins: dict[str, Origins],
         asked: Sequence[MapProgress] = (),
+        shown: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.pipeline = pipeline
+        self._shown = shown
         self._asked = tuple(asked)
         self._found = found
         self._origins = origins
         self._frames: dict[str, pd.DataFrame] = {}
 
-    def __getitem__(self, name: str) -> MapResults | pd.DataFrame:
+    def __getitem__(self, name: str) -> Any:
         if name not in self._found:
             raise KeyError(self._why_not(name))
         found = self._found[name]
         if isinstance(found, MapResults):
             return found
+        return self._shown[name] if name in self._shown else self._frame(name, found)
+
+    def _frame(self, name: str, found: Table) -> pd.DataFrame:
         if name not in self._frames:
             self._frames[name] = found.frame()
         return self._frames[name]
@@ -308,8 +317,11 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
     @property
     def results(self) -> pd.DataFrame:
         """The rows of the last stage; raises `StageError` if there are several."""
-        found = self[self._sink()]
-        return found.results if isinstance(found, MapResults) else found
+        name = self._sink()
+        if name not in self._found:
+            raise KeyError(self._why_not(name))
+        found = self._found[name]
+        return found.results if isinstance(found, MapResults) else self._frame(name, found)
 
     @cached_property
     def _surveys(self) -> dict[str, MapResults]:
@@ -451,8 +463,8 @@ class RunResults(Mapping[str, "MapResults | pd.DataFrame"]):
 
         rows = "".join(f"<p>{escape(repr(found)[1:-1])}</p>" for found in self._surveys.values())
         sinks = self.pipeline.sinks
-        last = self[sinks[0]] if len(sinks) == 1 and sinks[0] in self else None
-        shown = last.head(10) if isinstance(last, pd.DataFrame) else None
+        last = self._found.get(sinks[0]) if len(sinks) == 1 else None
+        shown = self._frame(sinks[0], last).head(10) if isinstance(last, Table) else None
         return f"<b>{escape(self.pipeline.name)}</b>{rows}{shown._repr_html_() if shown is not None else ''}"  # type: ignore[operator]
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 
+from paramsurvey.asking import Asked
 from paramsurvey.engine.dispatcher import Lost, Taken
 from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over
 from paramsurvey.engine.worker import safe_repr
@@ -36,6 +37,7 @@ from paramsurvey.flow import (
     Direct,
     DrawnNode,
     Edge,
+    Feed,
     Node,
     RowNode,
     Settled,
@@ -53,7 +55,7 @@ from paramsurvey.observers.events import Event, Observer
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user, refuse_no_rows
-from paramsurvey.stages.base import Ask, Columns, Made, conversation, listed
+from paramsurvey.stages.base import Answers, Ask, Columns, Made, conversation, listed
 from paramsurvey.survey import OUT_FUNC, Survey
 
 if TYPE_CHECKING:
@@ -67,6 +69,10 @@ Keep: TypeAlias = Literal["all", "sinks", "none"]
 """Whether the rows of every stage are kept for the results, or those of the last ones, or none."""
 
 
+MOST_IDLE = 8
+"""So many surveys with nothing under way are kept open for a stage that asks one worker after the other."""
+
+
 @attrs.define(eq=False, repr=False)
 class TableNode(WholeNode):
     """A whole-table stage in a run: it waits for its tables, then it talks, and in the end it has one of its own.
@@ -75,10 +81,14 @@ class TableNode(WholeNode):
     ----------
     origins : tuple of arrays or None
         For each of its producers, the place of every row's parent in that one's table.
-    survey : Survey or None
-        What it has asked for and was not told.
     refused : str
         Why it did not run.
+    shown : object
+        What it wants to be shown instead of its table.
+    talk : generator
+        The conversation with the stage, as long as it lasts.
+    asked : list of (Ask, Survey)
+        The surveys that it has asked for and that are open, with an ask of each; the last used is the last.
     """
 
     stage: TableStage
@@ -86,10 +96,16 @@ class TableNode(WholeNode):
     allow_missing: bool
     rank: int
     origins: Any = attrs.field(default=None, init=False)
-    survey: Survey | None = attrs.field(default=None, init=False)
     refused: str = attrs.field(default="", init=False)
+    shown: Any = attrs.field(default=None, init=False)
     talk: Generator[Ask, Any, Any] | None = attrs.field(default=None, init=False)
-    asked: int = attrs.field(default=0, init=False)
+    asked: list[tuple[Ask, Survey]] = attrs.field(factory=list, init=False)
+    surveys: int = attrs.field(default=0, init=False)  # that it has asked for so far
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is an answer to what it has asked."""
+        return bool(self.asked) and self.asked[-1][1].is_answered
 
 
 @attrs.define(eq=False, repr=False)
@@ -243,7 +259,7 @@ class Run:
                 self._moved(node)
         self._work_on_tables()
 
-    def _open(self, survey: Survey, feed: Direct | Arrivals) -> None:
+    def _open(self, survey: Survey, feed: Feed) -> None:
         lane = survey.begin(feed)
         self._surveys[lane] = survey
         self._pushed.setdefault(id(survey), [])
@@ -269,6 +285,8 @@ class Run:
         if self._pushed[id(survey)]:
             push(self._pushed[id(survey)])
         survey.tell_progress()
+        if survey.is_answered:
+            self._work_on_tables()
 
     def _over(self, survey: Survey, news: Over) -> None:
         assert survey.lane is not None
@@ -277,9 +295,11 @@ class Run:
             raise WorkerStartError(
                 f"{survey.name}: the worker cannot be started ({survey.start_error}); "
                 "what it needs must be importable by the worker processes",
-                self.results(),
+                self._last_results(),
             )
         survey.end("")
+        if survey.is_asked:
+            survey.forget()
         self._moved(survey)
         self._work_on_tables()
 
@@ -333,18 +353,15 @@ class Run:
 
     def _work_on_tables(self) -> None:
         """Have the whole-table stages begin whose tables are complete, and tell those that asked what has come."""
-        progress = self._failure is None and self._stopped is None
-        while progress:
+        progress = True
+        while progress and not self._loop.is_interrupted:
             progress = False
             for node in list(self._tables):
-                if node.survey is None and all(each.is_over for each in node.producers):
+                if node.talk is None and all(each.is_over for each in node.producers):
                     self._begin_table(node)
                     progress = True
-                elif node.survey is not None and node.survey.is_over:
-                    survey, node.survey = node.survey, None
-                    results = survey.results()
-                    survey.forget()
-                    self._continue(node, results)
+                elif node.is_answered:
+                    self._continue(node, node.asked[-1][1].answer())
                     progress = True
 
     def _begin_table(self, node: TableNode) -> None:
@@ -358,53 +375,92 @@ class Run:
         node.talk = conversation(node.stage, tables)
         self._continue(node, None)
 
-    def _continue(self, node: TableNode, told: MapResults | None) -> None:
+    def _continue(self, node: TableNode, told: MapResults | Answers | None) -> None:
         """Tell a whole-table stage what it wanted to know; see what it wants next, or what it has made."""
         assert node.talk is not None
         try:
             ask = node.talk.send(told)
         except StopIteration as stop:
             self._tables.remove(node)
+            for _, survey in node.asked:
+                self._close(survey)
             self._take_outcome(node, stop.value)
+            self._has_table(node)
         except Exception as exc:
             raise self._failed(node.name, exc) from exc
         else:
             self._ask(node, ask)
 
     def _ask(self, node: TableNode, ask: Ask) -> None:
-        from paramsurvey.stages.map import Map
-
         if not isinstance(ask, Ask):
             raise self._failed(
                 node.name, StageError(f"it yielded {safe_repr(ask)[:80]}: a stage yields Ask(worker, psets)")
             )
-        node.asked += 1
+        known = next((pair for pair in node.asked if pair[0].is_of_one_survey_with(ask)), None)
         try:
-            stage = Map(ask.worker, **{"name": f"{node.name} {node.asked}", **ask.options})
-            options = self.options_of(stage.given)
-            survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank)
-            survey.holds = True
-            source = psets_of_user(ask.psets, None)
-            survey.publish()
+            psets = psets_of_user(ask.psets, None)
+            survey = self._asked_for(node, ask) if known is None else known[1]
         except Exception as exc:
             raise self._failed(node.name, exc) from exc
-        node.survey = survey
-        self._asked.append(survey)
-        self._open(survey, Direct(source))
+        if known is None:
+            self._asked.append(survey)
+            self._open(survey, Asked())
+            self._close_what_is_idle(node)
+        else:
+            node.asked.remove(known)
+        node.asked.append((ask if known is None else known[0], survey))
+        survey.ask(psets, ask.until)
+        assert survey.lane is not None
+        self._loop.stir(survey.lane)
+
+    def _asked_for(self, node: TableNode, ask: Ask) -> Survey:
+        """Return a new survey for what a stage asks, whose worker is where it will be needed."""
+        from paramsurvey.stages.map import Map
+
+        node.surveys += 1
+        stage = Map(ask.worker, **{"name": f"{node.name} {node.surveys}", **ask.options})
+        options = self.options_of(stage.given)
+        survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank)
+        survey.publish()
+        return survey
+
+    def _close_what_is_idle(self, node: TableNode) -> None:
+        """Close the surveys that a stage has not used for long, if it always asks for others."""
+        idle = [pair for pair in node.asked if pair[1].is_idle]
+        for pair in idle[: max(0, len(idle) - MOST_IDLE)]:
+            node.asked.remove(pair)
+            self._close(pair[1])
+
+    def _close(self, survey: Survey) -> None:
+        """Have a survey that was asked for end; nobody wants to know what has not come of it yet."""
+        if survey.lane is not None:
+            self._loop.drop(survey.lane)
 
     def _take_outcome(self, node: TableNode, outcome: Any) -> None:
         from paramsurvey.tables import table_of
 
         try:
             if isinstance(outcome, Made):
-                table, node.origins = outcome.table, outcome.parents
+                table, node.origins, node.shown = outcome.table, outcome.parents, outcome.shown
             else:
                 table = table_of(outcome)
         except Exception as exc:
             what = f"it returned the {type(outcome).__name__} {safe_repr(outcome)[:80]}, which is no table"
             raise self._failed(node.name, StageError(f"{what}: {exc}")) from exc
         node.psets = WholeTable(table)
-        self._has_table(node)
+
+    def _let_stages_end(self) -> None:
+        """Now that the run ends before its time, take what whole-table stages have that are in the middle of asking."""
+        tables, self._tables = self._tables, []
+        for node in tables:
+            if node.talk is None or not node.asked:
+                continue
+            try:
+                node.talk.throw(GeneratorExit())
+            except StopIteration as stop:
+                self._take_outcome(node, stop.value)
+            except (Exception, GeneratorExit):  # noqa: BLE001, S110 - the run ends for another reason, which is told
+                pass
 
     def _why_refused(self, node: TableNode) -> str:
         if above := [each for each in node.producers if isinstance(each, TableNode) and each.psets is None]:
@@ -440,7 +496,12 @@ class Run:
     def _failed(self, name: str, exc: BaseException) -> StageFailed:
         text = str(exc) if isinstance(exc, ParamsurveyError) else f"it raised {type(exc).__name__}: {exc}"
         text = text if repr(name) in text else f"stage {name!r}: {text}"
-        return StageFailed(text, self.results())
+        return StageFailed(text, self._last_results())
+
+    def _last_results(self) -> Any:
+        """Return what is finished and what is missing, now that the run ends before its time."""
+        self._let_stages_end()
+        return self.results()
 
     # What came of it
 
@@ -459,6 +520,7 @@ class Run:
         found: dict[str, Any] = {}
         origins: dict[str, Origins] = {}
         losses: dict[str, Losses] = {}
+        shown: dict[str, Any] = {}
         for name, step in self.pipeline.steps.items():
             node = self.nodes[name]
             table, numbers = self._table_of(node, order) if node.holds or isinstance(node, WholeNode) else (None, None)
@@ -474,7 +536,9 @@ class Run:
                 losses[name] = Losses.of(None, [losses[other] for other in step.after if other in losses])
             if step.kind in ("rows", "table") and node.holds:
                 found[name] = table
-        return RunResults(self.pipeline, found, origins, [survey.progress for survey in self._asked])
+                if isinstance(node, TableNode) and node.shown is not None:
+                    shown[name] = node.shown
+        return RunResults(self.pipeline, found, origins, [survey.progress for survey in self._asked], shown)
 
     @staticmethod
     def _ways_up(node: Node) -> tuple[Any, ...]:
@@ -551,6 +615,7 @@ class Run:
                 survey.lost.append(what)
         for survey in self._surveys.values():
             survey.pull_the_rest()
+        self._let_stages_end()
 
     def _stop(self) -> SurveyStopped | None:
         survey = self._stopped

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from paramsurvey.asking import Asked
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -36,12 +37,13 @@ from paramsurvey.observers.events import (
 )
 from paramsurvey.options import Options, describe
 from paramsurvey.progress import MapProgress
-from paramsurvey.psets import WholeTable
+from paramsurvey.psets import PsetSource, WholeTable
 from paramsurvey.stats import PerfStats
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
     from paramsurvey.results import MapResults
+    from paramsurvey.stages.base import Answers
     from paramsurvey.stages.map import Map
     from paramsurvey.tables import Table
 
@@ -129,7 +131,7 @@ class Survey(Node):
     def begin(self, feed: Feed) -> Lane:
         """Begin with the rows of a feed; return the lane in which they are computed."""
         self.feed = feed
-        self._dispatcher.open = isinstance(feed, Arrivals)
+        self._dispatcher.open = isinstance(feed, Arrivals | Asked)
         self._dispatcher.extend(feed.count)
         self.progress.total = feed.count
         self._began = time.monotonic()
@@ -144,6 +146,33 @@ class Survey(Node):
         self.lane = Lane(self._dispatcher, self._handle, feed, task, self.rank)
         self.tell(SurveyStarted(self.name, feed.count, self.backend.name, self.slots, describe(options)))
         return self.lane
+
+    def ask(self, psets: PsetSource, until: str) -> None:
+        """Have it compute more, if it is one that a stage asks for."""
+        assert isinstance(self.feed, Asked)
+        self.feed.put(psets, until)
+        self._dispatcher.extend(psets.count)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is one that a stage asks for."""
+        return isinstance(self.feed, Asked)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is an answer to what a stage has asked it."""
+        return isinstance(self.feed, Asked) and self.feed.is_ready
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it could be closed and opened anew, and the stage that asks it would not notice."""
+        return isinstance(self.feed, Asked) and self.feed.is_idle
+
+    def answer(self) -> MapResults | Answers:
+        """Return the answer to what a stage has asked it."""
+        assert isinstance(self.feed, Asked)
+        self.count()
+        return self.feed.answer(self.name, self.stats, self.slots)
 
     def end(self, reason: str) -> None:
         """Nothing more will come of it; why, if not because all is done."""
@@ -198,9 +227,11 @@ class Survey(Node):
         if isinstance(item, Lost):
             self._note_lost(item)
             feed.release(item.row, 1)
-            return
-        self._note_rows(item)
-        if isinstance(feed, Arrivals):
+        else:
+            self._note_rows(item)
+        if isinstance(feed, Asked):
+            feed.note(item)
+        elif isinstance(feed, Arrivals) and isinstance(item, Taken):
             self._release(feed, item)
 
     def pull_the_rest(self) -> None:
@@ -239,7 +270,8 @@ class Survey(Node):
 
     def _note_lost(self, lost: Lost) -> None:
         assert self.feed is not None
-        self.lost.append(lost)
+        if not isinstance(self.feed, Asked):
+            self.lost.append(lost)
         failure = lost.failure
         self.progress.exceptions += failure.kind == "raised"
         self.feed.note_lost(lost.row)

@@ -46,6 +46,7 @@ from paramsurvey.engine.pickling import dumps_by_value
 from paramsurvey.engine.records import (
     ChunkRows,
     Died,
+    Failure,
     GivenBack,
     Killed,
     Part,
@@ -61,7 +62,18 @@ from paramsurvey.errors import BackendError, StageError
 from paramsurvey.fingerprint import typed_bytes
 from paramsurvey.options import Options
 from paramsurvey.progress import MapProgress
-from paramsurvey.stages.base import Ask, Columns, Made, Parents, Rows, columns_after, conversation, inputs_of, kind_of
+from paramsurvey.stages.base import (
+    Answers,
+    Ask,
+    Columns,
+    Made,
+    Parents,
+    Rows,
+    columns_after,
+    conversation,
+    inputs_of,
+    kind_of,
+)
 from paramsurvey.stages.map import Map
 
 # Tables and results, which import pandas, are imported where they are used: worker processes import this module for the
@@ -1026,7 +1038,7 @@ class StageContract:
     >>> TestNumbered().run()
     Traceback (most recent call last):
     ...
-    AssertionError: TestNumbered: 1 of 13 claims does not hold
+    AssertionError: TestNumbered: 1 of 14 claims does not hold
     test_slicing_changes_nothing: in slices of 1 rows, row 1 makes {'n': 0.5, 'site': None, 'number': 0},
     and among all {'n': 0.5, 'site': None, 'number': 1}
     """
@@ -1050,7 +1062,9 @@ class StageContract:
         raise NotImplementedError(f"{type(self).__name__} must override examples()")
 
     def answer(self, ask: Ask) -> MapResults:
-        """Return what is told to a whole-table stage that asks; by default its worker is called in this process.
+        """Return what comes of what a whole-table stage asks; by default its worker is called in this process.
+
+        A stage that asks ``until="first"`` is told of these rows one by one, the first first or the last first.
 
         Parameters
         ----------
@@ -1195,6 +1209,17 @@ class StageContract:
             _skip_unless(not talk.wrong_ask, talk.wrong_ask)
             claim(not talk.wrong_outcome, talk.wrong_outcome)
 
+    def test_it_makes_the_same_in_whatever_order_it_is_told(self) -> None:
+        """The table of a stage that asks ``until="first"`` does not depend on which of its psets comes first."""
+        stage, told = self._stage("table"), False
+        for tables in self._given():
+            first = self._sound_talk(stage, tuple(map(_copied, tables)))
+            told |= any(ask.until == "first" for ask in first.asks)
+            second = self._sound_talk(stage, tuple(map(_copied, tables)), last_first=True)
+            one, other = ([typed_bytes(row) for row in talk.made.table.dicts()] for talk in (first, second))
+            claim(one == other, "with the answers in the opposite order it has made another table")
+        _skip_unless(told, "it never asks until the first has come")
+
     # What both have in common
 
     def test_untouched_values_are_unchanged(self) -> None:
@@ -1292,10 +1317,11 @@ class StageContract:
         _skip_unless(not wrong, wrong)
         return made
 
-    def _talk(self, stage: Any, tables: tuple[Table, ...]) -> _Talk:
+    def _talk(self, stage: Any, tables: tuple[Table, ...], *, last_first: bool = False) -> _Talk:
         """Have a conversation with a whole-table stage."""
         asks: list[Ask] = []
-        told: MapResults | None = None
+        under_way: list[_UnderWay] = []
+        told: MapResults | Answers | None = None
         talk = conversation(stage, tables)
         try:
             while len(asks) < self.most_asks:
@@ -1303,16 +1329,25 @@ class StageContract:
                 if wrong:
                     return _Talk(asks, wrong_ask=wrong)
                 asks.append(ask)
-                told = self.answer(ask)
+                told = self.answer(ask) if ask.until == "all" else self._first_answers(ask, under_way, last_first)
         except StopIteration as stop:
             return _ended(asks, stop.value, tables)
         finally:
             talk.close()
         return _Talk(asks, wrong_ask=f"it has asked {self.most_asks} times, and would go on")
 
-    def _sound_talk(self, stage: Any, tables: tuple[Table, ...]) -> _Talk:
+    def _first_answers(self, ask: Ask, under_way: list[_UnderWay], last_first: bool) -> Answers:
+        """Return what is told to a stage that waits for the first of the psets that it has asked this worker for."""
+        its = next((each for each in under_way if each.ask.is_of_one_survey_with(ask)), None)
+        if its is None:
+            its = _UnderWay(ask)
+            under_way.append(its)
+        its.add(_table(ask.psets).count, self.answer(ask))
+        return its.told(last_first)
+
+    def _sound_talk(self, stage: Any, tables: tuple[Table, ...], *, last_first: bool = False) -> _Talk:
         """Have a conversation; skip the test if another one fails by it."""
-        talk = self._talk(stage, tables)
+        talk = self._talk(stage, tables, last_first=last_first)
         wrong = talk.wrong_ask or talk.wrong_outcome
         _skip_unless(not wrong, wrong)
         return talk
@@ -1342,7 +1377,10 @@ class StageContract:
         if kind_of(stage) == "rows":
             return list(_lines(self._sound_rows(stage, _copied(_repeated(tables[0])))))
         talk = self._sound_talk(stage, tuple(map(_copied, tables)))
-        asked = [{"psets": list(_table(ask.psets).dicts()), "options": dict(ask.options)} for ask in talk.asks]
+        asked = [
+            {"psets": list(_table(ask.psets).dicts()), "options": dict(ask.options), "until": ask.until}
+            for ask in talk.asks
+        ]
         return [*asked, *talk.made.table.dicts(), *(parents.tolist() for parents in talk.made.parents)]
 
     def _works(self) -> Iterator[tuple[str, Any]]:
@@ -1380,6 +1418,29 @@ class _Talk:
     made: Any = None
     wrong_ask: str = ""
     wrong_outcome: str = ""
+
+
+@attrs.define(eq=False)
+class _UnderWay:
+    """What a whole-table stage has asked one worker for and was not told yet."""
+
+    ask: Ask
+    count: int = 0
+    rows: list[tuple[int, Any]] = attrs.field(factory=list)  # with their answers, or why they have none
+
+    def add(self, count: int, results: MapResults) -> None:
+        """Add psets; results come in their order."""
+        lost = {one.row: one.failure for one in results._lost}
+        rows = iter(results.iterdicts())
+        self.rows += [(self.count + row, lost[row] if row in lost else next(rows)) for row in range(count)]
+        self.count += count
+
+    def told(self, last_first: bool) -> Answers:
+        """Return what comes next."""
+        now = [self.rows.pop(-1 if last_first else 0)] if self.rows else []
+        rows = [(number, row) for number, row in now if not isinstance(row, Failure)]
+        lost = [(number, row) for number, row in now if isinstance(row, Failure)]
+        return Answers(rows, lost, len(self.rows), slots=2, seconds={number: 0.001 for number, _ in rows})
 
 
 def _skip_unless(condition: bool, reason: str) -> None:

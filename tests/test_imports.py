@@ -29,7 +29,7 @@ FLOORS = [
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
     {"stages", "results", "greedy_results"},
-    {"flow"},
+    {"flow", "asking"},
     {"survey"},
     {"runs"},
     {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session

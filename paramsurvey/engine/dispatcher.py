@@ -304,6 +304,14 @@ class Dispatcher:
         ranges = [*waiting, *flying, range(self._next, self.total)]
         return sorted((rows for rows in ranges if rows), key=lambda rows: rows.start)
 
+    def give_up(self) -> None:
+        """Forget all rows that are neither finished nor lost: nobody wants to know them any more."""
+        self._again.clear()
+        self._alone.clear()
+        self._flights.clear()
+        self._next = self.total = self.finished + self.failures
+        self.open = False
+
     def attempts(self, row: int) -> int:
         """Return how many times a row was tried and failed."""
         return self._attempts.get(row, 0)

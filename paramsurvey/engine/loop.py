@@ -213,6 +213,19 @@ class Loop:
         if lane in self._lanes:
             self._stirred.append(lane)
 
+    def drop(self, lane: Lane) -> None:
+        """Have a lane end here: what is under way is killed, and what was not sent will not be.
+
+        What has come back already is yielded before its end is.
+        """
+        if lane not in self._lanes:
+            return
+        lane.dispatcher.give_up()
+        for whose, future in list(self._futures.values()):
+            if whose is lane:
+                self.backend.kill(future)
+        self._note_end(lane)
+
     @property
     def active(self) -> bool:
         """Whether there is a lane that is not over."""
@@ -254,6 +267,11 @@ class Loop:
         self.inbox.put(Interrupt())
         if self._drivable is not None:
             self._drivable.wake()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether `run` has ended, or soon will, because somebody wants that."""
+        return self._was_interrupted
 
     def raise_if_interrupted(self) -> None:
         """Raise `InterruptReceived` if an interrupt came when `run` was at its end, and so went unheard."""

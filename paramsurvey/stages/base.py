@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import attrs
@@ -36,6 +37,8 @@ from paramsurvey.errors import StageError
 if TYPE_CHECKING:  # this module is imported while the first workers start, and pandas only after that
     import numpy as np
 
+    from paramsurvey.engine.columns import Pset
+    from paramsurvey.engine.records import Failure
     from paramsurvey.tables import Table
 
 Parents: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
@@ -69,30 +72,94 @@ class Made:
     table : Table
         The rows.
     parents : tuple of arrays of int64
-        For each of the tables that were handed over: the position in it of each row's parent, or -1.
+        For each of the tables that were handed over: the position in it of each row's parent, or -1. Nothing is known
+        if it is empty.
+    shown : object, optional
+        What the results of the run have for this stage, instead of the table as a DataFrame.
     """
 
     table: Table
-    parents: tuple[Parents, ...]
+    parents: tuple[Parents, ...] = ()
+    shown: Any = None
 
 
 @attrs.frozen(eq=False, repr=False)
 class Ask:
-    """What a whole-table stage yields: please call this worker for each of these psets. It is sent the `MapResults`.
+    """What a whole-table stage yields: please call this worker for each of these psets.
+
+    All that a stage asks one worker, with one set of options, is one survey, which stays open until the stage is over:
+    worker and ``user_kwargs`` are sent to where they are needed at the first ask, and what is changed in them later is
+    not seen there. (Give other ones instead.)
 
     Parameters
     ----------
     worker : callable
         As for `paramsurvey.map`.
     psets : list of dicts, DataFrame, Table or MapResults
-        As for `paramsurvey.map`.
+        As for `paramsurvey.map`. With ``until="first"`` there may be none: the stage only waits.
     options : dict
         Options of `paramsurvey.map` for this survey.
+    until : {"all", "first"}
+        When to go on. ``"all"``: when all of these psets are through; the stage is sent their `MapResults`.
+        ``"first"``: as soon as anything has come of the psets that it has asked this worker so; it is sent `Answers`.
     """
 
     worker: Any
     psets: Any
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    until: Literal["all", "first"] = attrs.field(default="all")
+
+    @until.validator
+    def _check_until(self, _attribute: object, value: object) -> None:
+        if value not in ("all", "first"):
+            raise StageError(f"Ask(until={value!r}): until must be 'all' or 'first'")
+
+    def is_of_one_survey_with(self, other: Ask) -> bool:
+        """Tell whether another ask is for the same worker with the same options."""
+        return _are_alike(self.worker, other.worker) and _are_alike(dict(self.options), dict(other.options))
+
+
+def _are_alike(one: Any, other: Any) -> bool:
+    """Tell whether two values are one, or plain values that are the same; no object of the user's is asked."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_are_alike(value, other[key]) for key, value in one.items())
+    if type(one) in (list, tuple):
+        return len(one) == len(other) and all(map(_are_alike, one, other))
+    return type(one) in _PLAIN and bool(one == other)
+
+
+_PLAIN = frozenset({int, float, bool, str, bytes, MethodType})  # methods are equal if object and function are the same
+
+
+@attrs.frozen(eq=False)
+class Answers:
+    """What a stage is sent that asks ``until="first"``: what has come since it was last told.
+
+    Its psets are numbered 0, 1, 2 and so on in the order in which it has asked this worker for them so, over all asks.
+
+    Parameters
+    ----------
+    rows : list of (int, dict)
+        Number, and pset with its answer, in the order in which they came.
+    lost : list of (int, Failure)
+        Number, and why there will be no answer: its ``kind`` and ``text``.
+    outstanding : int
+        How many are still under way. If there are none, and nothing was asked, all of this is empty.
+    slots : int
+        How many psets can be computed at once; more under way than that wait.
+    seconds : dict of int to float
+        How long each took, by number; of psets that travelled together, the mean.
+    """
+
+    rows: list[tuple[int, Pset]]
+    lost: list[tuple[int, Failure]]
+    outstanding: int
+    slots: int
+    seconds: Mapping[int, float]
 
 
 @attrs.frozen
@@ -192,7 +259,9 @@ class TableStage(Protocol):
     def table(self, *tables: Table) -> Any:
         """Return a `Made`, or whatever may be psets: a Table, a DataFrame, a list of dicts.
 
-        A generator may yield any number of `Ask` before it returns.
+        A generator may yield any number of `Ask` before it returns. If a run ends before its time, by Ctrl-C for
+        instance, `GeneratorExit` is raised where it waits; what it then returns, if it catches that, is among the
+        results that the run leaves.
         """
         ...
 
@@ -238,9 +307,34 @@ def columns_after(stage: object, *inputs: Columns) -> Columns:
 def conversation(stage: TableStage, tables: Iterable[Table]) -> Generator[Ask, Any, Any]:
     """Return the conversation with a whole-table stage, also with one that never asks."""
     outcome = stage.table(*tables)
-    if inspect.isgenerator(outcome):
-        outcome = yield from outcome
-    return outcome
+    if not inspect.isgenerator(outcome):
+        return outcome
+    talk: Any = outcome
+    told = None
+    while True:  # not `yield from`, which would close the stage's generator, whatever that has to say in the end
+        try:
+            ask = talk.send(told)
+        except StopIteration as stop:
+            return stop.value
+        try:
+            told = yield ask
+        except GeneratorExit:
+            return said_in_the_end(talk)
+
+
+def said_in_the_end(talk: Generator[Ask, Any, Any]) -> Any:
+    """End a conversation before its time; return what the stage has by then.
+
+    Raises
+    ------
+    GeneratorExit
+        Nothing: it does not care.
+    """
+    try:
+        talk.throw(GeneratorExit())
+    except StopIteration as stop:
+        return stop.value
+    raise GeneratorExit
 
 
 def listed(names: Iterable[Hashable]) -> str:

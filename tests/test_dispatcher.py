@@ -561,3 +561,15 @@ def test_whatever_happens_every_row_is_finished_or_lost_once_and_no_innocent_is_
         assert row in kinds[one.failure.kind], f"row {row} is said to have {one.failure.kind}"
         if one.failure.kind == "died":
             assert one.attempts == MOST_DEATHS
+
+
+def test_what_nobody_wants_any_more_is_forgotten():
+    source = dispatcher(10, 2)
+    source.open = True
+    first, second = source.take(), source.take()
+    finish(source, first)
+    source.give_up()
+    assert source.returned(second, part(0, 2)) is None
+    assert source.ended(second, Killed("")) == []
+    assert (source.finished, source.total, source.active, source.done) == (2, 2, 0, True)
+    assert (source.remaining(), source.to_recall(), source.take()) == ([], [], None)

@@ -42,6 +42,7 @@ PANDAS = {
     "results",
     "greedy_results",
     "flow",
+    "asking",
     "survey",
     "runs",
     "pipeline",

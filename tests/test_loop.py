@@ -397,6 +397,34 @@ def test_leaving_the_loop_kills_what_is_under_way():
     assert driven.backend.killed == [each.future for each in submissions]
 
 
+def test_a_lane_that_is_dropped_ends_after_what_has_come_and_what_is_under_way_is_killed():
+    driven = Driven(6, 1, slots=2)
+    first, second = driven.start()
+    first.finish()
+    assert driven.step().start == 0
+    [third] = driven.backend.take()
+    driven.loop.drop(*driven.loop._lanes)
+    assert driven.backend.killed == [second.future, third.future]
+    second.finish()  # too late
+    driven.to_the_end()
+    assert (driven.answers, driven.lost, driven.dispatcher.total) == ({0: {"answer": 0}}, {}, 1)
+    assert driven.backend.take() == []
+
+
+def test_dropping_a_lane_leaves_the_others_alone():
+    driven = Driven(2, 1, slots=2)
+    one = next(iter(driven.loop._lanes))
+    other = Lane(Dispatcher(1, Chunker(2)), "another handle", Rows(), TaskOptions())
+    driven.loop.add(other)
+    driven.loop.drop(one)
+    driven.loop.drop(one)
+    [submission] = driven.start()
+    submission.finish()
+    driven.to_the_end()
+    assert submission.handle == "another handle"
+    assert other.dispatcher.finished == 1
+
+
 def test_a_backend_that_refuses_ends_the_loop_and_kills_the_others():
     driven = Driven(6, 2, slots=2)
 

@@ -309,6 +309,8 @@ class Dispatcher:
         self._again.clear()
         self._alone.clear()
         self._flights.clear()
+        self._recallable.clear()
+        self.active = 0
         self._next = self.total = self.finished + self.failures
         self.open = False
 

@@ -16,6 +16,7 @@ from paramsurvey.version import __version__
 if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
+    from paramsurvey.greedy_results import GreedyResults
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         current_core_count,
         current_resources,
         finalize,
+        greedy,
         init,
         map,
         plan,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "GreedyResults",
     "Interrupted",
     "MapProgress",
     "MapResults",
@@ -48,6 +51,7 @@ __all__ = [
     "current_resources",
     "errors",
     "finalize",
+    "greedy",
     "init",
     "map",
     "params",
@@ -63,6 +67,7 @@ __all__ = [
 
 _MODULES = frozenset({"errors", "params", "stages", "stats", "testing", "utils", "workers"})
 _HOMES = {
+    "GreedyResults": "greedy_results",
     "Interrupted": "errors",
     "MapProgress": "progress",
     "MapResults": "results",

@@ -104,6 +104,13 @@ class Asked:
     _lost: list[tuple[int, Failure]] = attrs.field(factory=list, init=False)
     _seconds: dict[int, float] = attrs.field(factory=dict, init=False)
 
+    @classmethod
+    def of(cls, psets: PsetSource, until: str) -> Asked:
+        """Return the feed of a first ask."""
+        feed = cls()
+        feed.put(psets, until)
+        return feed
+
     # What the stage asks, and is told
 
     def put(self, psets: PsetSource, until: str) -> None:

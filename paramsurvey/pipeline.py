@@ -485,6 +485,38 @@ class Pipeline:
         place = _place_out_of(options)
         return self._add_named("best", lambda name: Best(by, **options, name=name), place)
 
+    def greedy(self, worker: Any, **options: Any) -> Pipeline:
+        """Pick the best of the rows, and the best one to go with it, and so on; see `paramsurvey.greedy`.
+
+        Parameters
+        ----------
+        worker : callable or Pipeline
+            Tells what a set is worth.
+        **options
+            As for `paramsurvey.greedy`; and ``name``, ``after`` and ``allow_missing`` of `add`. After two stages, the
+            rows of the second are in from the start.
+
+        Examples
+        --------
+        >>> def seen(pset, system_kwargs, user_kwargs):
+        ...     return {"letters": len(set("".join([*pset["picked"], pset["candidate"]])))}
+        >>> pipeline = Pipeline(sources=("words", "read")).greedy(seen, picks=1, after=("words", "read"))
+        >>> words = [{"candidate": word} for word in ("tea", "ten", "cup")]
+        >>> run = pipeline.run(words=words, read=[{"candidate": "tee"}], verbose=0)
+        >>> run["greedy"].keys
+        ['cup']
+        """
+        from paramsurvey.stages.greedy import Greedy, told_apart
+        from paramsurvey.stages.map import Map
+
+        place = _place_out_of(options)
+        own, others = told_apart(options, "greedy")
+        others |= own.pop("options", {})
+        Map(worker, **others)  # which refuses what no single stage can have
+        return self._add_named(
+            "greedy", lambda name: Greedy(worker, **own, name=name, options={"name": name, **others}), place
+        )
+
     def apply(self, function: Callable[..., Any], **place: Any) -> Pipeline:
         """Make a table of the whole table, or of those of several stages; see `stages.tables.Apply`.
 

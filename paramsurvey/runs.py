@@ -51,7 +51,7 @@ from paramsurvey.flow import (
 )
 from paramsurvey.interrupts import ctrl_c_calls
 from paramsurvey.lazy import load
-from paramsurvey.observers.events import Event, Observer
+from paramsurvey.observers.events import Event, Observer, StageToldSoFar
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user, refuse_no_rows
@@ -100,6 +100,7 @@ class TableNode(WholeNode):
     shown: Any = attrs.field(default=None, init=False)
     talk: Generator[Ask, Any, Any] | None = attrs.field(default=None, init=False)
     asked: list[tuple[Ask, Survey]] = attrs.field(factory=list, init=False)
+    so_far: str = attrs.field(default="", init=False)  # as it has said
     surveys: int = attrs.field(default=0, init=False)  # that it has asked for so far
 
     @property
@@ -129,7 +130,8 @@ class Run:
     allow_missing : bool
         Whether all whole-table stages work on what there is if rows are missing above them.
     only : str, optional
-        The stage whose `MapResults` are the results of the run; by default there is a `RunResults` of all.
+        The stage whose `MapResults`, or whatever it shows, are the results of the run; by default there is a
+        `RunResults` of all.
     observers : sequence of Observer
         Who is told.
     """
@@ -396,6 +398,9 @@ class Run:
             raise self._failed(
                 node.name, StageError(f"it yielded {safe_repr(ask)[:80]}: a stage yields Ask(worker, psets)")
             )
+        if ask.so_far and ask.so_far != node.so_far:
+            node.so_far = ask.so_far
+            self.tell(StageToldSoFar(node.name, ask.so_far))
         known = next((pair for pair in node.asked if pair[0].is_of_one_survey_with(ask)), None)
         try:
             psets = psets_of_user(ask.psets, None)
@@ -404,14 +409,14 @@ class Run:
             raise self._failed(node.name, exc) from exc
         if known is None:
             self._asked.append(survey)
-            self._open(survey, Asked())
+            self._open(survey, Asked.of(psets, ask.until))
             self._close_what_is_idle(node)
         else:
             node.asked.remove(known)
+            survey.ask(psets, ask.until)
+            assert survey.lane is not None
+            self._loop.stir(survey.lane)
         node.asked.append((ask if known is None else known[0], survey))
-        survey.ask(psets, ask.until)
-        assert survey.lane is not None
-        self._loop.stir(survey.lane)
 
     def _asked_for(self, node: TableNode, ask: Ask) -> Survey:
         """Return a new survey for what a stage asks, whose worker is where it will be needed."""
@@ -507,10 +512,11 @@ class Run:
 
     def results(self) -> Any:
         """Return what is finished and what is missing, as far as it has come."""
-        if self.only is not None:
-            node = self.nodes[self.only]
-            assert isinstance(node, Survey)
+        node = None if self.only is None else self.nodes[self.only]
+        if isinstance(node, Survey):
             return node.results()
+        if isinstance(node, TableNode) and node.shown is not None:
+            return node.shown
         return self._run_results()
 
     def _run_results(self) -> RunResults:
@@ -640,8 +646,8 @@ class Run:
     @property
     def progress(self) -> MapProgress:
         """The counts of all surveys together."""
-        if self.only is not None:
-            return self.surveys[0].progress
+        if self.only is not None and isinstance(node := self.nodes[self.only], Survey):
+            return node.progress
         each = [survey.progress for survey in self.surveys]
         return MapProgress(*(sum(getattr(one, field.name) for one in each) for field in attrs.fields(MapProgress)))
 

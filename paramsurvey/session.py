@@ -25,6 +25,7 @@ from paramsurvey.options import Options, check, resolve, unknown_variables
 if TYPE_CHECKING:
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
+    from paramsurvey.greedy_results import GreedyResults
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
@@ -93,6 +94,11 @@ class Session:
         """Run a pipeline; see `paramsurvey.run`."""
         with self._counted():
             return cast("RunResults", self._pipeline_run(pipeline, psets, given, "run").run())
+
+    def greedy(self, worker: Worker | Pipeline, candidates: Any, **given: Any) -> GreedyResults:
+        """Pick the best candidate, and the best to go with it, and so on; see `paramsurvey.greedy`."""
+        with self._counted():
+            return cast("GreedyResults", self._greedy_run(worker, candidates, given).run())
 
     def stream_run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunStream:
         """Run a pipeline and yield the rows of its last stage, dicts, as they come.
@@ -186,6 +192,22 @@ class Session:
         pipeline = Pipeline().add(Map(worker, name=options.name))
         source = psets_of_user(psets, options.limit)
         return self._run(pipeline, {SOURCE: source}, options, lambda _: options, only=pipeline.sinks[0])
+
+    def _greedy_run(self, worker: Worker | Pipeline, candidates: Any, given: Mapping[str, Any]) -> Run:
+        """Make a run of one stage that asks for what it needs to know."""
+        from paramsurvey.pipeline import SOURCE, Pipeline
+        from paramsurvey.runs import sources_of_user
+        from paramsurvey.stages.greedy import told_apart
+
+        own, others = told_apart(given, "greedy")
+        options = self._resolved(others, {}, "greedy")
+        pipeline = Pipeline("greedy").greedy(worker, **own)
+        [name] = pipeline.sinks
+        psets = pipeline.steps[name].stage.psets_of(candidates)
+        sources = sources_of_user(pipeline, psets, {}, options.limit, drawn=False, where="greedy")
+        return self._run(
+            pipeline, {SOURCE: sources[SOURCE]}, options, lambda own: self._resolved(others, own, "greedy"), only=name
+        )
 
     def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
         from paramsurvey.pipeline import Pipeline
@@ -679,6 +701,49 @@ def run(
     3  2  20  22
     """
     return default_session().run(pipeline, psets, keep=keep, allow_missing=allow_missing, **given)
+
+
+def greedy(worker: Worker | Pipeline, candidates: Any, **options: Any) -> GreedyResults:
+    """Pick the best of the candidates, and the best one to go with it, and so on, on all cores.
+
+    Parameters
+    ----------
+    worker : callable or Pipeline
+        Tells what a set is worth. Its pset has the columns of one candidate, its key under ``candidate``, and under
+        ``picked`` the list of the keys of all others in the set. A pipeline of map and row-wise stages may be several
+        steps of that.
+    candidates : list of names, list of dicts, DataFrame, or MapResults
+        Those among which is picked.
+    **options
+        Keywords of `stages.greedy.Greedy`: ``picks``, ``metric``, ``target``, ``budget`` and ``cost``, ``start``,
+        ``lazy``, and so on; and options of `paramsurvey.map` for the evaluations, such as ``user_kwargs``, ``timeout``
+        and ``retries``. ``name``, ``seed`` and ``on_failure`` are Greedy's; for the evaluations they are given as
+        ``options={"seed": 1}``.
+
+    Returns
+    -------
+    GreedyResults
+        The picks, what they are worth, why they are no more, and the evidence.
+
+    Raises
+    ------
+    StageFailed
+        What is known of the candidates contradicts what was asked for, or the answers have no such metric.
+    PsetError, WorkerError, OptionError
+        Before anything is computed.
+    Interrupted
+        On Ctrl-C; its ``results`` are the `GreedyResults` with the picks until then.
+
+    Examples
+    --------
+    >>> import paramsurvey
+    >>> def seen(pset, system_kwargs, user_kwargs):
+    ...     return {"letters": len(set("".join([*pset["picked"], pset["candidate"]])))}
+    >>> best = paramsurvey.greedy(seen, ["tea", "eat", "ten", "cup"], picks=2, verbose=0)
+    >>> best.keys, best.value
+    (['tea', 'cup'], 6)
+    """
+    return default_session().greedy(worker, candidates, **options)
 
 
 def plan(worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:

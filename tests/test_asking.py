@@ -590,9 +590,9 @@ class Nowhere:
 # The feed alone
 
 
-def asked(*psets, until="first"):
-    feed = Asked()
-    for each in psets:
+def asked(first, *more, until="first"):
+    feed = Asked.of(psets_of_user(first, None), until)
+    for each in more:
         feed.put(psets_of_user(each, None), until)
     return feed
 

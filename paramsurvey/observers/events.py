@@ -39,6 +39,13 @@ class RowLost(NamedTuple):
     attempts: int
 
 
+class StageToldSoFar(NamedTuple):
+    """A stage that asks for surveys says how far it has come."""
+
+    name: str
+    text: str
+
+
 class OutFuncFailed(NamedTuple):
     """The user's ``out_func`` raised."""
 
@@ -72,7 +79,9 @@ class SurveyEnded(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = SurveyStarted | RowsFinished | RowLost | OutFuncFailed | StatsRefused | Progressed | SurveyEnded
+Event: TypeAlias = (
+    SurveyStarted | RowsFinished | RowLost | StageToldSoFar | OutFuncFailed | StatsRefused | Progressed | SurveyEnded
+)
 
 
 class Observer(Protocol):

@@ -19,6 +19,7 @@ from paramsurvey.observers.events import (
     Progressed,
     RowLost,
     RowsFinished,
+    StageToldSoFar,
     StatsRefused,
     SurveyEnded,
     SurveyStarted,
@@ -84,7 +85,7 @@ class LogFile:
             return where + f"{event.failure.text}\n  {pset}" + self._traceback(event.failure.traceback)
         if isinstance(event, OutFuncFailed):
             return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
-        if isinstance(event, StatsRefused):
+        if isinstance(event, StatsRefused | StageToldSoFar):
             return f"{event.name}: {event.text}"
         assert isinstance(event, SurveyEnded)
         reason = f" ({event.reason})" if event.reason else ""

@@ -16,6 +16,7 @@ from paramsurvey.observers.events import (
     Progressed,
     RowLost,
     RowsFinished,
+    StageToldSoFar,
     StatsRefused,
     SurveyEnded,
     SurveyStarted,
@@ -54,10 +55,11 @@ class Terminal:
     _began: float = attrs.field(init=False)
     _progress_at: float = attrs.field(init=False)
     _stats_at: float = attrs.field(init=False)
+    _told_at: float = attrs.field(init=False)
     _failures_shown: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._began = self._progress_at = self._stats_at = self.clock()
+        self._began = self._progress_at = self._stats_at = self._told_at = self.clock()
 
     def see(self, event: Event) -> None:
         """Print what is due."""
@@ -69,6 +71,8 @@ class Terminal:
             return
         elif isinstance(event, RowLost):
             self._lost(event)
+        elif isinstance(event, StageToldSoFar):
+            self._told_so_far(event)
         elif isinstance(event, OutFuncFailed):
             say(f"{event.name}: out_func raised {event.text}")
         elif isinstance(event, StatsRefused):
@@ -78,10 +82,19 @@ class Terminal:
         elif isinstance(event, RowsFinished) and self.verbose >= 3:
             say(f"{event.name}: psets {event.start} to {event.stop - 1} have come back")
 
+    @property
+    def _pause(self) -> float:
+        return SECONDS_BETWEEN[self.verbose] if self.progress_dt is None else self.progress_dt
+
+    def _told_so_far(self, event: StageToldSoFar) -> None:
+        now = self.clock()
+        if now - self._told_at >= self._pause:
+            self._told_at = now
+            say(f"{event.name}: {event.text}")
+
     def _in_between(self, event: Progressed) -> None:
         now = self.clock()
-        pause = SECONDS_BETWEEN[self.verbose] if self.progress_dt is None else self.progress_dt
-        if self.verbose and now - self._progress_at >= pause:
+        if self.verbose and now - self._progress_at >= self._pause:
             self._progress_at = now
             say(f"{event.name}: {event.progress}{_remaining(event.progress, now - self._began)}")
         if now - self._stats_at >= max(1.0, SECONDS_BETWEEN[self.vstats]):

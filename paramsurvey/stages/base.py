@@ -102,12 +102,15 @@ class Ask:
     until : {"all", "first"}
         When to go on. ``"all"``: when all of these psets are through; the stage is sent their `MapResults`.
         ``"first"``: as soon as anything has come of the psets that it has asked this worker so; it is sent `Answers`.
+    so_far : str
+        How far the stage has come, for those who watch.
     """
 
     worker: Any
     psets: Any
     options: Mapping[str, Any] = attrs.field(factory=dict)
     until: Literal["all", "first"] = attrs.field(default="all")
+    so_far: str = attrs.field(default="", kw_only=True)
 
     @until.validator
     def _check_until(self, _attribute: object, value: object) -> None:

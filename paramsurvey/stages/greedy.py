@@ -22,7 +22,7 @@ from paramsurvey.callables import Worker, as_worker
 from paramsurvey.engine.columns import RESERVED
 from paramsurvey.errors import OptionError
 from paramsurvey.greedy_results import GreedyResults
-from paramsurvey.options import check, is_real, is_truth, nearest_or_all, shown, whole
+from paramsurvey.options import TABLE, check, is_real, is_truth, nearest_or_all, shown, whole
 from paramsurvey.stages.base import Ask, Columns, Made
 from paramsurvey.stages.greedy_book import Book
 from paramsurvey.stages.greedy_pool import key_column, pool_of
@@ -365,12 +365,15 @@ wants the second best, too; give up one of them
         """Ask for evaluations, and return the picks."""
         pool = pool_of(self, tables[0], tables[1] if len(tables) > 1 else None)
         task = Task(self, pool, Book(self, pool))
-        for need in searched(task):
-            yield from task.book.fetch(need)
+        try:
+            for need in searched(task):
+                yield from _with_so_far(task, task.book.fetch(need))
+        except (GeneratorExit, KeyboardInterrupt):  # the run ends before its time, and the picks were paid for
+            task.stopped = "interrupted"
         results = GreedyResults(task)
         places = np.array([each if each < pool.count else -1 for each in task.final.members], dtype=np.int64)
         nowhere = np.full(len(places), -1, dtype=np.int64)
-        return Made(results.table, (places, nowhere)[: len(tables)])
+        return Made(results.table, (places, nowhere)[: len(tables)], shown=results)
 
     def psets_of(self, candidates: Any) -> Any:
         """Return what a user has as candidates as psets: names become dicts.
@@ -396,6 +399,42 @@ wants the second best, too; give up one of them
         if all(isinstance(one, Mapping) for one in each):
             return each
         return [{self.key if self.key is not None else self.candidate: name} for name in each]
+
+
+def _with_so_far(task: Task, asks: Generator[Ask, Any, None]) -> Generator[Ask, Any, None]:
+    """Say with every ask how far the search has come."""
+    told = None
+    while True:
+        try:
+            ask = asks.send(told)
+        except StopIteration:
+            return
+        value = "" if task.final.value is None else f", {task.book.metric.signs[0] * task.final.value:g} so far"
+        so_far = f"round {len(task.rounds) + 1}: {len(task.final.members)} picked{value}"
+        told = yield attrs.evolve(ask, so_far=so_far)
+
+
+def told_apart(given: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tell keywords of a greedy search from options of the surveys that it asks for.
+
+    Parameters
+    ----------
+    given : mapping
+        All of them. ``name``, ``seed`` and ``on_failure`` are the search's own; those of the surveys go in ``options``.
+    where : str
+        What the call is named in messages.
+
+    Raises
+    ------
+    OptionError
+        One is neither.
+    """
+    own = [field.name for field in attrs.fields(Greedy) if field.name != "worker"]
+    for name in given:
+        if name not in own and name not in TABLE:
+            raise OptionError(f"{where}() has no option {name!r}; {nearest_or_all(name, [*own, *TABLE])}")
+    others = {name: value for name, value in given.items() if name not in own}
+    return {name: value for name, value in given.items() if name in own}, others
 
 
 def _told(spec: Greedy, name: str) -> str:

@@ -153,7 +153,7 @@ def forward(task: Task, state: State, rule: str = "gain") -> Search:
         task.rounds.append(_round(number, state, outcomes, known, picked))
         if stop or choice is None:
             break
-        state = yield from stepped(task, state, choice, number)
+        task.final = state = yield from stepped(task, state, choice, number)
     task.stopped = stop
     return state
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from paramsurvey.tables import Table
 
 SLAB = 8192
+SLAB_AT_FIRST, SLAB_AHEAD = 256, 2048
+"""Dicts that become columns before anything is computed, and at a time while the workers are busy: they are few, so
+that the first chunks are on their way soon, and the next ones need not wait."""
+
 _WHAT_PSETS_ARE = "psets are a list or iterator of dicts, a DataFrame, or the results of another survey"
 
 
@@ -152,7 +156,7 @@ def is_table(psets: Any) -> bool:
     return table_type is not None and isinstance(getattr(psets, "table", psets), table_type)
 
 
-def refuse_reserved(keys: Keys) -> None:
+def refuse_reserved(keys: Iterable[Hashable]) -> None:
     """Refuse psets that have a column with the name of one of ours."""
     reserved = RESERVED.intersection(keys)
     if reserved:
@@ -203,8 +207,8 @@ class DictRows:
     """A list of dicts that becomes columns as far as rows are asked for.
 
     As long as all dicts have the keys of the first one, slabs are appended to the columns; the first that has others
-    makes the columns of all be made anew, with holes. The first slab is looked at before anything is computed; a name
-    that is refused in a later one ends the survey as soon as it is seen, with what is finished by then.
+    makes the columns of all be made anew, with holes. The names in the first slab are looked at before anything is
+    computed; one that is refused in a later slab ends the survey as soon as it is seen, with what is finished by then.
     """
 
     _dicts: list[Pset]
@@ -215,8 +219,8 @@ class DictRows:
     def __attrs_post_init__(self) -> None:
         self._keys = tuple(self._dicts[0]) if self._dicts else ()
         self._columns = [[] for _ in self._keys]
-        refuse_reserved(self._keys)
-        self.prepare()
+        refuse_reserved(set[Hashable]().union(*self._dicts[:SLAB]))
+        self._fill(min(SLAB_AT_FIRST, self.count))
 
     def all_keys(self) -> Keys:
         """Return all columns that any dict has."""
@@ -244,7 +248,7 @@ class DictRows:
 
     def prepare(self) -> bool:
         """Turn one more slab into columns; return whether there are others."""
-        self._fill(min(self._filled + SLAB, self.count))
+        self._fill(min(self._filled + SLAB_AHEAD, self.count))
         return self._filled < self.count
 
     def table(self) -> Table:

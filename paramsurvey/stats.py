@@ -37,7 +37,7 @@ _TOO_LONG = 2.0**32  # seconds, 136 years: sums of longer times would not fit 64
 _TOO_MANY = 2**30  # psets in one addition: the same
 _TICKS = 2**60  # sums are counted in such parts of a second
 _HALF_TICKS = 2.0**30  # its square root
-_FEW = 16  # times; from here on numpy pays
+FEW = 16  # times; from here on numpy pays
 _BLOCK = 16_384  # times that numpy takes at once: what it makes of them stays in the processor's cache
 _PERCENTILES = (50, 90, 95, 99)
 _ROWS = 12
@@ -492,7 +492,7 @@ def _times(name: str, seconds: Seconds, counts: Counts | None) -> _Times:
 
 def _is_few(values: Seconds | Counts) -> bool:
     """Whether a loop is faster than numpy, and these plain numbers need none of the checks of `_many_times`."""
-    return isinstance(values, list | tuple) and len(values) < _FEW and set(map(type, values)) <= {int, float}
+    return isinstance(values, list | tuple) and len(values) < FEW and set(map(type, values)) <= {int, float}
 
 
 def _few_times(name: str, seconds: Seconds, counts: Counts | None) -> _Times:

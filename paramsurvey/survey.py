@@ -38,7 +38,7 @@ from paramsurvey.observers.events import (
 from paramsurvey.options import Options, describe
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import PsetSource, WholeTable
-from paramsurvey.stats import PerfStats
+from paramsurvey.stats import FEW, PerfStats
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
@@ -330,7 +330,10 @@ class Survey(Node):
     def count(self) -> None:
         """Bring `progress` and `stats` up to date."""
         if self._seconds:
-            self.stats.add(self.name, self._seconds, self._counts)
+            # lists, if they are short: then they are added without numpy, which takes its time to begin
+            few = len(self._seconds) < FEW
+            seconds, counts = (self._seconds.tolist(), self._counts.tolist()) if few else (self._seconds, self._counts)
+            self.stats.add(self.name, seconds, counts)
             self._seconds, self._counts = array("d"), array("q")
         self.progress.total = self._dispatcher.total
         self.progress.active = self._dispatcher.active

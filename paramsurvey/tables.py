@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, groupby
 from typing import Any
 
@@ -87,6 +88,8 @@ class Table:
         """Return these rows; None for all of them."""
         if rows is None:
             return self
+        if not len(rows):
+            return self._without_rows()
         typed = {key: series.take(rows) for key, series in self.typed.items()}
         columns = [
             _values_of(typed[key]) if isinstance(column, memoryview) and key in typed else _taken(column, rows)
@@ -94,6 +97,12 @@ class Table:
         ]
         index = pd.Index(rows) if self.index is None else self.index.take(rows)
         return Table(self.keys, columns, len(rows), index, typed, self.header)
+
+    def _without_rows(self) -> Table:
+        """Return the same columns without rows: of every survey that went well, what is missing."""
+        typed = {key: series.iloc[:0] for key, series in self.typed.items()}
+        index = _NO_LABELS if self.index is None else self.index[:0]
+        return Table(self.keys, [[] for _ in self.keys], 0, index, typed, self.header)
 
     def slice(self, start: int, stop: int) -> Table:
         """Return some rows that follow one another, without their labels."""
@@ -132,7 +141,7 @@ class Table:
         if index is None:
             index = pd.RangeIndex(self.count) if self.index is None else self.index
         columns = [
-            self.typed[key].copy(deep=not _COPIES_ON_WRITE) if key in self.typed else typed_column(column)
+            self.typed[key].copy(deep=not _COPIES_ON_WRITE) if key in self.typed else _column_of_frame(column)
             for key, column in zip(self.keys, self.columns, strict=True)
         ]
         frame = frame_of(self.keys, columns, index)
@@ -149,12 +158,23 @@ def _header(header: pd.Index[Any] | None, keys: Sequence[Hashable]) -> pd.Index[
     return labels if header.nlevels > 1 else labels.rename(header.name)
 
 
-def frame_of(keys: Keys, columns: Sequence[pd.Series[Any]], index: pd.Index[Any]) -> pd.DataFrame:
+def frame_of(
+    keys: Keys, columns: Sequence[pd.Series[Any] | np.ndarray[Any, Any]], index: pd.Index[Any]
+) -> pd.DataFrame:
     """Put columns side by side, under names of any kind, without copying them."""
-    bare = {position: column.set_axis(index) for position, column in enumerate(columns)}
+    bare = {
+        position: column if isinstance(column, np.ndarray) else column.set_axis(index)
+        for position, column in enumerate(columns)
+    }
     frame = pd.DataFrame(bare, index=index, copy=False)
-    frame.columns = exact_labels(keys)
+    frame.columns = _labels_of(keys, tuple(map(type, keys))).view()
     return frame
+
+
+@lru_cache(maxsize=128)
+def _labels_of(keys: Keys, _types: tuple[type, ...]) -> pd.Index[Any]:
+    """Make labels once; 1 and True are equal keys, and not the same. Each frame needs a view: users may name it."""
+    return exact_labels(keys)
 
 
 def _own(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,6 +182,7 @@ def _own(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.copy(deep=not _COPIES_ON_WRITE)
 
 
+_NO_LABELS = pd.Index(np.empty(0, np.int64))
 _COPIES_ON_WRITE = int(pd.__version__.split(".")[0]) >= 3
 
 
@@ -213,6 +234,11 @@ def series_with_holes(series: pd.Series[Any], rows: np.ndarray[Any, Any]) -> pd.
         return None
     taken = series.set_axis(pd.RangeIndex(len(series))).reindex(rows)
     return taken if taken.dtype == series.dtype else None
+
+
+def _column_of_frame(column: Column) -> pd.Series[Any] | np.ndarray[Any, Any]:
+    """Do what `typed_column` does; numbers are spared the making of a Series, of which nobody wants one."""
+    return np.array(column) if isinstance(column, array | memoryview) else typed_column(column)
 
 
 def typed_column(column: Column) -> pd.Series[Any]:

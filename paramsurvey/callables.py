@@ -19,7 +19,7 @@ def as_worker(obj: Any) -> Worker:
     """Return `obj` itself if it can be used as a worker, and refuse it with the reason if not.
 
     A worker is any callable that takes three positional arguments, whatever their names. A builtin that does not tell
-    its parameters is taken at its word.
+    its parameters is taken at its word. What has a method ``as_worker``, as pipelines do, says itself what to call.
 
     Parameters
     ----------
@@ -42,6 +42,8 @@ def as_worker(obj: Any) -> Worker:
     paramsurvey.errors.WorkerError: <lambda> takes (width, height), but it is called with three arguments, \
 as worker(pset, system_kwargs, user_kwargs); workers.keywords makes a worker from a function of named parameters
     """
+    if callable(getattr(type(obj), "as_worker", None)):
+        obj = obj.as_worker()
     if isinstance(obj, type):
         raise WorkerError(f"the worker is the class {obj.__name__!r}; hand over a function, or an instance: {_CALL}")
     if not callable(obj):

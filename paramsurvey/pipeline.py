@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from paramsurvey.drawing import Drawing
+    from paramsurvey.fused import Call, Change, Fused
     from paramsurvey.plans import Plan
     from paramsurvey.results import RunResults
     from paramsurvey.session import RunStream
@@ -541,6 +542,39 @@ class Pipeline:
         while free in self._steps:
             free, number = f"{name}{number}", number + 1
         return free
+
+    def as_worker(self) -> Fused:
+        """Return it as a worker, which calls all stages for one row: wherever a worker can be given, so can a pipeline.
+
+        Raises
+        ------
+        StageError
+            It branches, or a stage needs a whole table, or has options that only a survey can have.
+        """
+        from paramsurvey.fused import Fused
+
+        if len(self.sources) > 1 or len(self.sinks) != 1 or not len(self):
+            raise StageError(
+                f"the pipeline {self.name!r} cannot be a worker, which makes one row of one: it has "
+                f"{len(self.sources)} sources and {len(self.sinks)} last stages"
+            )
+        steps = [step for step in self._steps.values() if not isinstance(step.stage, Source)]
+        return Fused(self.name, tuple(map(self._part_of_worker, steps)))
+
+    def _part_of_worker(self, step: Step) -> Call | Change:
+        from paramsurvey.fused import Call, Change
+
+        why = f"the pipeline {self.name!r} cannot be a worker, because its stage {step.name!r}"
+        if step.kind == "rows":
+            return Change(step.name, step.stage)
+        if step.kind == "table":
+            raise StageError(f"{why} needs a whole table, and a worker has one row")
+        given = dict(getattr(step.stage, "given", {}))
+        user_kwargs, _ = given.pop("user_kwargs", None), given.pop("name", None)
+        if given or not hasattr(step.stage, "worker"):
+            what = ", ".join(f"{name}=" for name in given) or "a work() of its own"
+            raise StageError(f"{why} has {what}: it runs in one call with the others; give options to the whole")
+        return Call(step.name, step.stage.worker, user_kwargs)
 
     # What can be done with it
 

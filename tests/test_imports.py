@@ -28,7 +28,7 @@ FLOORS = [
         "codeprint",
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
-    {"stages", "results", "greedy_results"},
+    {"stages", "results", "greedy_results", "fused"},
     {"flow", "asking"},
     {"survey"},
     {"runs"},

@@ -20,13 +20,16 @@ import pandas as pd
 
 from paramsurvey.callables import Worker, as_worker
 from paramsurvey.engine.columns import RESERVED
-from paramsurvey.errors import OptionError
-from paramsurvey.greedy_results import GreedyResults
+from paramsurvey.errors import OptionError, StageError
+from paramsurvey.greedy_results import OWN_IN_TRACE, GreedyResults
 from paramsurvey.options import TABLE, check, is_real, is_truth, nearest_or_all, shown, whole
 from paramsurvey.stages.base import Ask, Columns, Made
-from paramsurvey.stages.greedy_book import Book
+from paramsurvey.stages.greedy_beyond import backward, beamed, floating, swapped
+from paramsurvey.stages.greedy_book import Book, Need
+from paramsurvey.stages.greedy_lazy import lazily
+from paramsurvey.stages.greedy_noise import afresh
 from paramsurvey.stages.greedy_pool import key_column, pool_of
-from paramsurvey.stages.greedy_search import Task, searched
+from paramsurvey.stages.greedy_search import Task, both, forward, started
 from paramsurvey.tables import Table
 
 Names: TypeAlias = tuple[Hashable, ...]
@@ -336,6 +339,12 @@ wants the second best, too; give up one of them
     # What follows from what was given
 
     @property
+    def has_an_end(self) -> bool:
+        """Whether anything but a lack of candidates ends the search."""
+        ends = (self.picks, self.target, self.min_gain, self.max_evaluations, self.budget)
+        return any(each is not None for each in ends)
+
+    @property
     def signs(self) -> tuple[int, ...]:
         """Return for each metric 1 where more is better, and -1 where less is."""
         if isinstance(self.maximize, tuple):
@@ -362,7 +371,7 @@ wants the second best, too; give up one of them
         return Columns(tuple(dict.fromkeys(names)), candidates.open or self.metric is None or self.replicates > 1)
 
     def table(self, *tables: Table) -> Generator[Ask, Any, Made]:
-        """Ask for evaluations, and return the picks."""
+        """Ask for evaluations, and return the picks; what the results of a run show for it is a `GreedyResults`."""
         pool = pool_of(self, tables[0], tables[1] if len(tables) > 1 else None)
         task = Task(self, pool, Book(self, pool))
         try:
@@ -371,6 +380,10 @@ wants the second best, too; give up one of them
         except (GeneratorExit, KeyboardInterrupt):  # the run ends before its time, and the picks were paid for
             task.stopped = "interrupted"
         results = GreedyResults(task)
+        if task.rose and self.on_violation == "raise":
+            error = StageError(f"stage {self.name!r}: {task.rose[0]}, and on_violation='raise'")
+            error.results = results  # type: ignore[assignment] # of one stage of a run
+            raise error
         places = np.array([each if each < pool.count else -1 for each in task.final.members], dtype=np.int64)
         nowhere = np.full(len(places), -1, dtype=np.int64)
         return Made(results.table, (places, nowhere)[: len(tables)], shown=results)
@@ -446,12 +459,188 @@ Contradiction: TypeAlias = tuple[Callable[[Greedy], object], tuple[str, ...], st
 
 CONTRADICTIONS: Final[tuple[Contradiction, ...]] = (
     (
+        lambda g: len(g.signs) != len(g.metric or (None,)),
+        ("metric", "maximize"),
+        "there must be one direction for each metric",
+    ),
+    (
+        lambda g: len(set(g.told)) < len(g.told),
+        ("candidate", "picked", "replicate"),
+        "workers are told these in different columns: give them different names",
+    ),
+    (
+        lambda g: set(g.metric or ()) & {*g.own_columns, *g.told, *OWN_IN_TRACE},
+        ("metric",),
+        "picks or trace have a column of that name, for something else: have the worker give its answer another one",
+    ),
+    # lazy
+    (
         lambda g: g.lazy and g.beam > 1,
         ("lazy", "beam"),
         "lazy search spares what cannot be the best, and a beam wants the second best, too; give up one of them",
     ),
+    (
+        lambda g: g.lazy and g.direction == "backward",
+        ("lazy", "direction"),
+        "the bounds of lazy search are for sets that grow; give up one of them",
+    ),
+    (
+        lambda g: g.lazy and g.floating,
+        ("lazy", "floating"),
+        "floating search also makes sets smaller, for which lazy search has no bounds; give up one of them",
+    ),
+    (
+        lambda g: g.lazy and g.ordered,
+        ("lazy", "ordered"),
+        "that gains fall as a set grows is said of sets, not of orders; give up one of them",
+    ),
+    (
+        lambda g: g.lazy and not g.has_an_end,
+        ("lazy",),
+        "until nobody is left, everybody is evaluated, so there is nothing to spare: give picks=, target=, min_gain=, "
+        "max_evaluations= or budget=",
+    ),
+    (
+        lambda g: g.lazy and g.replicates > 1 and g.slack is None,
+        ("lazy", "replicates"),
+        "noise makes gains rise by chance: say with slack= which rise is to be put down to it, or give up one of them",
+    ),
+    (
+        lambda g: not g.lazy and g.on_violation is not None,
+        ("on_violation",),
+        "it says what happens when lazy search sees a gain rise: give lazy=True",
+    ),
+    (
+        lambda g: not g.lazy and g.gain_rise is not None,
+        ("gain_rise",),
+        "it is for the bounds of lazy search: give lazy=True",
+    ),
+    (lambda g: not g.lazy and g.slack is not None, ("slack",), "it is for the bounds of lazy search: give lazy=True"),
+    # budget
+    (lambda g: g.cost is not None and g.budget is None, ("cost",), "costs count only against a budget: give budget="),
+    (
+        lambda g: g.budget is not None and g.cost is None,
+        ("budget",),
+        "nothing costs anything: say what candidates cost with cost=",
+    ),
+    (
+        lambda g: g.rule is not None and g.budget is None,
+        ("rule",),
+        "it says how a budget is spent: give budget= and cost=",
+    ),
+    (
+        lambda g: g.budget is not None and g.beam > 1,
+        ("budget", "beam"),
+        "a beam compares sets of one size, and of one budget sets of many sizes can be had; give up one of them",
+    ),
+    (
+        lambda g: g.budget is not None and g.floating,
+        ("budget", "floating"),
+        "floating search compares sets of one size, and a budget pays for sets of many sizes; give up one of them",
+    ),
+    (
+        lambda g: g.budget is not None and g.direction == "backward",
+        ("budget", "direction"),
+        "backward search begins with all candidates, which it could not pay for; give up one of them",
+    ),
+    # the ways of searching
+    (
+        lambda g: g.ties == "all" and g.beam > 1,
+        ("ties", "beam"),
+        "a beam keeps sets of one size side by side, and all that tie make sets of many sizes; give up one of them",
+    ),
+    (
+        lambda g: g.ties == "all" and g.floating,
+        ("ties", "floating"),
+        "floating search goes up one by one, and all that tie come at once; give up one of them",
+    ),
+    (
+        lambda g: g.ties == "all" and g.direction == "backward",
+        ("ties", "direction"),
+        "taking away all that tie could leave nothing of what made them worth nothing; give up one of them",
+    ),
+    (
+        lambda g: g.seed is not None and g.ties != "random",
+        ("seed", "ties"),
+        "only ties='random' needs a seed; that of the evaluations is one of the options=",
+    ),
+    (
+        lambda g: g.floating and g.beam > 1,
+        ("floating", "beam"),
+        "floating search follows one set up and down, and a beam several upwards; give up one of them",
+    ),
+    (
+        lambda g: g.direction == "backward" and g.beam > 1,
+        ("direction", "beam"),
+        "a beam only goes forward; give up one of them",
+    ),
+    (
+        lambda g: g.direction == "backward" and g.floating,
+        ("direction", "floating"),
+        "floating search goes forward with steps back; give up one of them",
+    ),
+    (
+        lambda g: g.direction == "backward" and g.first == 2,
+        ("direction", "first"),
+        "backward search begins with all candidates, not with a pair; give up one of them",
+    ),
+    (
+        lambda g: g.direction == "backward" and g.conflicts,
+        ("direction", "conflicts"),
+        "backward search begins with all candidates together, also those in conflict; give up one of them",
+    ),
+    (lambda g: g.first > 2, ("first",), "the first pick is one candidate or a pair: give 1 or 2"),
+    (lambda g: g.first == 2 and g.picks == 1, ("first", "picks"), "a pair is two picks: give picks=2 or more"),
+    (
+        lambda g: g.ordered and (g.floating or g.direction == "backward" or g.polish is not None or g.first == 2),
+        ("ordered", "floating", "direction", "polish", "first"),
+        "only a search that adds one by one knows in which order; give up ordered=, or all of the others",
+    ),
+    (
+        lambda g: g.max_evaluations is not None and g.max_evaluations < g.replicates,
+        ("max_evaluations", "replicates"),
+        "not one set could be evaluated",
+    ),
+    # who may be in
+    (
+        lambda g: set(g.start) & set(g.exclude),
+        ("start", "exclude"),
+        "somebody is in from the start and must not be picked: name them once",
+    ),
+    (
+        lambda g: any(set(needed) & set(g.exclude) for key, needed in g.requires.items() if key not in g.exclude),
+        ("requires", "exclude"),
+        "somebody requires who must not be picked, and so could never be picked: exclude both",
+    ),
+    (
+        lambda g: any(
+            key in group and set(needed) & set(group) for key, needed in g.requires.items() for group in g.conflicts
+        ),
+        ("requires", "conflicts"),
+        "somebody requires whom it is in conflict with, and so could never be picked",
+    ),
 )
 """What cannot be wanted together: whether it is, the options, and why not."""
+
+
+def searched(task: Task) -> Generator[Need, None, None]:
+    """Search as is wanted, and leave in the task what came of it."""
+    spec = task.spec
+    task.final = start = yield from started(task)
+    if spec.direction == "backward":
+        task.final = yield from backward(task, start)
+    elif spec.floating:
+        task.final = yield from floating(task, start)
+    elif spec.beam > 1:
+        task.final = yield from beamed(task, start)
+    else:
+        search = lazily if spec.lazy else forward
+        rule = "gain" if spec.budget is None else spec.rule or "ratio"
+        task.final = yield from both(task, start, search) if rule == "both" else search(task, start, rule)
+    if spec.polish is not None:
+        task.final = yield from swapped(task, task.final)
+    if spec.replicates > 1:
+        yield from afresh(task)
 
 
 def _refuse_circles(requires: Mapping[Hashable, Names]) -> None:

@@ -10,7 +10,7 @@ decides nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,11 +20,10 @@ from paramsurvey.engine.columns import Pset
 from paramsurvey.errors import StageError
 from paramsurvey.options import nearest_or_all, shown
 from paramsurvey.progress import MapProgress
-from paramsurvey.stages.base import Ask, listed
+from paramsurvey.stages.base import Answers, Ask, listed
 from paramsurvey.stages.greedy_pool import Members, Pool
 
 if TYPE_CHECKING:
-    from paramsurvey.results import MapResults
     from paramsurvey.stages.greedy import Greedy
 
 Score: TypeAlias = tuple[Any, ...]
@@ -88,12 +87,15 @@ class Need:
         The sets; the last member of each is handed over as the candidate.
     replicates : int
         How many evaluations of each, where the metric is noisy.
+    first : int
+        The number of the first of them.
     ahead : callable or None
         Returns sets that are likely to be needed next, the most likely first, as far as is known by now.
     """
 
     sets: list[Members]
     replicates: int = 1
+    first: int = 0
     ahead: Callable[[], Iterable[Members]] | None = None
 
 
@@ -179,14 +181,28 @@ class Book:
         """How many evaluations the search has needed so far, which does not depend on slots or on who was first."""
         return len(self._needed)
 
+    def unused(self) -> Book:
+        """Return a book that knows the same and has needed nothing."""
+        book = Book(self.spec, self.pool)
+        book.metric, book._known = self.metric, self._known
+        return book
+
+    def has(self, need: Need) -> bool:
+        """Tell whether all that is needed is known."""
+        return _evaluations_of(self, need).keys() <= self._known.keys()
+
+    def note(self, need: Need) -> None:
+        """Note that something was needed that is known."""
+        self._needed.update(dict.fromkeys(_evaluations_of(self, need)))
+
     def new(self, sets: Iterable[Members], replicates: int = 1) -> int:
         """Count the evaluations that these would add to those that were needed."""
         wanted = {(self.key(members), each) for members in sets for each in range(replicates)}
         return len(wanted - self._needed.keys())
 
-    def is_needed(self, members: Members) -> bool:
-        """Tell whether the search has needed this set before."""
-        return (self.key(members), 0) in self._needed
+    def needed(self, sets: Iterable[Members]) -> set[Members]:
+        """Return those of these sets that the search has needed before."""
+        return {members for members in sets if (self.key(members), 0) in self._needed}
 
     def is_known(self, members: Members) -> bool:
         """Tell whether there is an answer, or one is on its way."""
@@ -198,6 +214,14 @@ class Book:
         key = self.key(members)
         found = [self._known[key, each] for each in range(first, first + replicates)]
         return found[0] if replicates == 1 else self._mean(found)
+
+    def has_replicates(self, members: Members, replicates: int, first: int) -> bool:
+        """Tell whether all of these are known."""
+        return self.has(Need([members], replicates, first))
+
+    def seconds(self) -> list[float]:
+        """Return how long evaluations took, of those of which it is known."""
+        return [each.seconds for each in self._known.values() if each.seconds is not None]
 
     def glimpsed(self, members: Members) -> Outcome | None:
         """Return what is known of a set, perhaps ahead of need: no decision may depend on it."""
@@ -227,55 +251,21 @@ class Book:
 
     # How it is asked for
 
-    def fetch(self, need: Need, first: int = 0) -> Generator[Ask, Any, None]:
-        """Ask until all that is needed is known.
-
-        Parameters
-        ----------
-        need : Need
-            What.
-        first : int
-            The number of the first replicate.
-        """
-        wanted = {
-            (self.key(members), each): members
-            for members in need.sets
-            for each in range(first, first + need.replicates)
-        }
+    def fetch(self, need: Need) -> Generator[Ask, Any, None]:
+        """Ask until all that is needed is known."""
+        wanted = _evaluations_of(self, need)
         self._needed.update(dict.fromkeys(wanted))
-        unknown = {each: members for each, members in wanted.items() if each not in self._known}
-        if not unknown:
+        waiting = wanted.keys() - self._known.keys()
+        if not waiting:
             return
-        if need.ahead is None and not self._under_way:
-            yield from self._fetch_all(unknown)
-        else:
-            yield from self._fetch_first(unknown, need.ahead)
-
-    def _fetch_all(self, unknown: Mapping[tuple[Key, int], Members]) -> Generator[Ask, Any, None]:
-        sent = [(members, each[1], self.pset(members, each[1])) for each, members in unknown.items()]
-        self.calls += len(sent)
-        psets = [pset for _, _, pset in sent]
-        told: MapResults = yield Ask(self.spec.worker, psets, self.spec.options)
-        for place, row in zip(told.table.labels(), told.table.dicts(), strict=True):
-            self._take(sent[place], row)
-        if told.table.count < len(sent):
-            missing = told.missing
-            for place, kind, text in zip(missing.index, missing["_kind"], missing["_exception"], strict=True):
-                self._lose(sent[place], Trouble(kind, text))
-        self._refuse_if_none_has_the_metric([members for members, _, _ in sent])
-
-    def _fetch_first(
-        self, unknown: Mapping[tuple[Key, int], Members], ahead: Callable[[], Iterable[Members]] | None
-    ) -> Generator[Ask, Any, None]:
-        if ahead is not None and self.slots is None:
-            yield from self._told([])
-        batch = [(members, each[1]) for each, members in unknown.items() if each not in self._under_way]
-        while batch or any(each not in self._known for each in unknown):
+        batch = [(members, each[1]) for each, members in wanted.items() if each in waiting - self._under_way]
+        while waiting:
             room = (self.slots or 1) - len(self._under_way) - len(batch)
-            likely = [] if ahead is None or room <= 0 else self._likely(ahead(), room, batch)
+            likely = [] if need.ahead is None or room <= 0 else self._likely(need.ahead(), room, batch)
             self.ahead += len(likely)
-            yield from self._told(batch + likely)
+            waiting.difference_update((yield from self._told(batch + likely)))
             batch = []
+        self._refuse_if_none_has_the_metric(wanted)
 
     def _likely(
         self, ahead: Iterable[Members], room: int, batch: list[tuple[Members, int]]
@@ -290,18 +280,20 @@ class Book:
                 found.append((members, 0))
         return found
 
-    def _told(self, batch: list[tuple[Members, int]]) -> Generator[Ask, Any, None]:
-        """Ask for some more, and take what has come since."""
+    def _told(self, batch: list[tuple[Members, int]]) -> Generator[Ask, Answers, list[tuple[Key, int]]]:
+        """Ask for some more, and take what has come since; return what that is."""
         sent = [(members, each, self.pset(members, each)) for members, each in batch]
         self._sent += sent
         self.calls += len(sent)
         self._under_way.update((self.key(members), each) for members, each, _ in sent)
-        told = yield Ask(self.spec.worker, [pset for _, _, pset in sent], self.spec.options)
+        told = yield Ask(self.spec.worker, [pset for _, _, pset in sent], self.spec.options, until="first")
         self.slots = told.slots
         for place, row in told.rows:
             self._take(self._sent[place], row, told.seconds.get(place))
         for place, failure in told.lost:
             self._lose(self._sent[place], Trouble(failure.kind, failure.text))
+        places = [place for place, _ in (*told.rows, *told.lost)]
+        return [(self.key(self._sent[place][0]), self._sent[place][1]) for place in places]
 
     def pset(self, members: Members, replicate: int) -> Pset:
         """Return what a worker gets to evaluate a set: the columns of its last member, and the keys of the others."""
@@ -313,7 +305,7 @@ class Book:
             row[self.spec.replicate] = replicate
         return row
 
-    def _take(self, sent: tuple[Members, int, Pset], row: Pset, seconds: float | None = None) -> None:
+    def _take(self, sent: tuple[Members, int, Pset], row: Pset, seconds: float | None) -> None:
         members, replicate, pset = sent
         answers = {name: value for name, value in row.items() if name not in pset}
         if self.metric.names is None:
@@ -340,9 +332,9 @@ class Book:
             "say which is to be made as good as possible with metric="
         )
 
-    def _refuse_if_none_has_the_metric(self, sets: list[Members]) -> None:
+    def _refuse_if_none_has_the_metric(self, wanted: Iterable[tuple[Key, int]]) -> None:
         """Tell a misspelt metric from evaluations that failed."""
-        found = [self.outcome(members) for members in sets if (self.key(members), 0) in self._known]
+        found = [self._known[each] for each in wanted]
         answered = [each.answers for each in found if each.trouble is None or each.trouble.kind == NO_VALUE]
         for name in self.names:
             if answered and not any(name in answers for answers in answered):
@@ -363,3 +355,8 @@ class Book:
             failures=len(failed),
             exceptions=sum(each.kind == "raised" for each in failed),
         )
+
+
+def _evaluations_of(book: Book, need: Need) -> dict[tuple[Key, int], Members]:
+    numbers = range(need.first, need.first + need.replicates)
+    return {(book.key(members), each): members for members in need.sets for each in numbers}

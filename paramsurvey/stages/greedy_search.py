@@ -1,25 +1,26 @@
-"""The plain searches: forward, with a beam, backward, floating, and the exchange of picks in the end.
+"""Plain greedy search, and what all searches have in common.
 
-Each is a generator that yields what it needs to know, a `Need`, and finds it in the book when it goes on. Plain greedy
-is the textbook's: Nemhauser, Wolsey and Fisher (Mathematical Programming 14, 265, 1978) showed that for a metric whose
-gains can only fall as the set grows, and are never negative, it is worth at least 1 - 1/e = 63 % of the best set of its
-size.
+A search is a generator that yields what it needs to know, a `Need`, and finds it in the book when it goes on. Plain
+greedy is the textbook's: Nemhauser, Wolsey and Fisher (Mathematical Programming 14, 265, 1978) showed that for a metric
+whose gains can only fall as the set grows, and are never negative, it is worth at least 1 - 1/e = 63 % of the best set
+of its size.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Generator, Iterable, Sequence
-from itertools import combinations
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from itertools import combinations, count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
 from paramsurvey.errors import StageError
 from paramsurvey.stages.greedy_book import Book, Need, Outcome
+from paramsurvey.stages.greedy_noise import weighed
 from paramsurvey.stages.greedy_pool import Members, Pool
-from paramsurvey.stages.greedy_trace import Move, Round, Seen, State, Step, difference
+from paramsurvey.stages.greedy_trace import Round, Seen, State, Step, difference
 
 if TYPE_CHECKING:
     from paramsurvey.stages.greedy import Greedy
@@ -45,6 +46,20 @@ class Task:
         The picks.
     stopped : str
         Why it ended.
+    checked : int
+        How many gains lazy search has evaluated again.
+    rose : list of str
+        What it found where they had risen.
+    rose_ahead : int
+        How many had risen that were evaluated ahead of need.
+    pruned : bool
+        Whether it has spared any evaluation.
+    replayed : bool
+        Whether plain greedy was done after all.
+    taken : str
+        Which of several searches was the better one.
+    best_of_size : dict of int to State
+        By floating search: the best set of each size.
     """
 
     spec: Greedy
@@ -53,15 +68,34 @@ class Task:
     rounds: list[Round] = attrs.field(factory=list, init=False)
     final: State = attrs.field(factory=lambda: State(()), init=False)
     stopped: str = attrs.field(default="", init=False)
+    checked: int = attrs.field(default=0, init=False)
+    rose: list[str] = attrs.field(factory=list, init=False)
+    rose_ahead: int = attrs.field(default=0, init=False)
+    pruned: bool = attrs.field(default=False, init=False)
+    replayed: bool = attrs.field(default=False, init=False)
+    taken: str = attrs.field(default="", init=False)
+    best_of_size: dict[int, State] = attrs.field(factory=dict, init=False)
 
     # What is next
 
     def moves(self, state: State) -> list[Members]:
         """Return the sets with one more candidate, or the pairs that may come first, in declared order."""
         budget = self.spec.budget
-        if self.spec.first == 2 and not state.members:
+        if self.is_for_a_pair(state):
             return [pair for pair in combinations(self.pool.unpicked, 2) if self.pool.is_allowed(pair, budget)]
         return [(*state.members, each) for each in self.pool.eligible(state.members, budget)]
+
+    def is_for_a_pair(self, state: State) -> bool:
+        """Tell whether two are to be picked at once."""
+        return self.spec.first == 2 and not state.members
+
+    def need(self, sets: Sequence[Members]) -> Need:
+        """Need to know what sets are worth."""
+        return Need(list(sets), self.spec.replicates)
+
+    def outcome(self, members: Members) -> Outcome:
+        """Return what is known of a set."""
+        return self.book.outcome(members, self.spec.replicates)
 
     # When it is enough
 
@@ -69,59 +103,59 @@ class Task:
         """Say why a search that adds is to stop at a set, if it is."""
         if self.spec.picks is not None and len(state.members) >= self.spec.picks:
             return f"picks={self.spec.picks} reached"
-        return self.target_reached(state)
+        if self.is_good(state):
+            return f"target={self.spec.target:g} reached"
+        return ""
 
-    def target_reached(self, state: State) -> str:
-        """Say so if a set is as good as it should be."""
+    def is_good(self, state: State) -> bool:
+        """Tell whether a set is as good as it should be."""
         target, sign = self.spec.target, self.book.metric.signs[0]
-        if target is None or state.value is None or state.value < sign * target:
-            return ""
-        return f"target={target:g} reached"
+        return target is not None and state.value is not None and bool(state.value >= sign * target)
 
     def none_left(self, state: State) -> str:
         """Say why nobody can be added to a set."""
-        others = self.pool.others(state.members)
+        others, budget = self.pool.others(state.members), self.spec.budget
         if not others:
             return "no candidates are left"
-        if self.spec.budget is not None and any(self.pool.is_allowed((*state.members, each), None) for each in others):
-            left = self.spec.budget - self.pool.cost(state.members)
-            return f"no candidate fits what is left of budget={self.spec.budget:g}, {max(left, 0):g}"
+        if budget is not None and any(self.pool.is_allowed((*state.members, each), None) for each in others):
+            left = max(budget - self.pool.cost(state.members), 0)
+            return f"no candidate fits what is left of budget={budget:g}, {left:g}"
         return "no candidate is left that conflicts= and requires= allow"
 
-    def too_many(self, sets: Sequence[Members], more: int = 0) -> str:
+    def too_many(self, sets: Sequence[Members], state: State) -> str:
         """Say so if a round could need more evaluations than are allowed."""
         limit = self.spec.max_evaluations
         if limit is None:
             return ""
-        wanted, left = self.book.new(sets, self.spec.replicates) + more, limit - self.book.evaluations
+        wanted, left = self.book.new(sets, self.spec.replicates), limit - self.book.evaluations
+        if self.spec.ties == "all":
+            wanted += 1  # of what ties, together
+        if self.spec.replicates > 1:
+            wanted += self.spec.replicates * (len(state.members) + 1)  # afresh, in the end
         if wanted <= left:
             return ""
         return f"the next round could need {wanted} evaluations, and max_evaluations={limit} leaves {left}"
 
-    def too_little(self, gain: Any) -> str:
+    def too_little(self, choice: Choice | None) -> str:
         """Say so if the best gain is not worth a step."""
-        if self.spec.min_gain is None or gain is None or gain >= self.spec.min_gain:
+        if self.spec.min_gain is None or choice is None or choice.gain is None or choice.gain >= self.spec.min_gain:
             return ""
-        return f"the best gain, {gain:g}, is below min_gain={self.spec.min_gain:g}"
+        return f"the best gain, {choice.gain:g}, is below min_gain={self.spec.min_gain:g}"
 
-    def failed(self, sets: Sequence[Members], outcomes: Iterable[Outcome]) -> str:
+    def failed(self, outcomes: Iterable[Outcome]) -> str:
         """Say so if no set of a round has a value, or one has none and that is to end the search."""
-        without = [each for each in outcomes if each.score is None]
-        if not without or (len(without) < len(sets) and self.spec.on_failure != "stop"):
+        found = list(outcomes)
+        without = [each for each in found if each.score is None]
+        if not without or (len(without) < len(found) and self.spec.on_failure != "stop"):
             return ""
-        first = without[0].trouble
-        why = "" if first is None else f"; the first: {first.kind}: {first.text}"
-        strict = f" of {len(sets)}, and on_failure='stop'" if len(without) < len(sets) else ""
-        one = "1 set has" if len(without) == 1 else f"{len(without)} sets have"
-        return f"{'all ' if not strict and len(sets) > 1 else ''}{one} no value{strict}{why}"
+        trouble = without[0].trouble
+        why = "" if trouble is None else f"; the first: {trouble.kind}: {trouble.text}"
+        if len(without) == len(found):
+            return f"none of the {len(found)} sets of the round has a value{why}"
+        return f"{len(without)} of {len(found)} sets have no value, and on_failure='stop'{why}"
 
 
 # --- forward --------------------------------------------------------------------------------------
-
-
-def searched(task: Task) -> Generator[Need, None, None]:
-    """Search as the task wants it, and leave in it what came of that."""
-    task.final = yield from forward(task, (yield from started(task)))
 
 
 def started(task: Task) -> Search:
@@ -131,38 +165,52 @@ def started(task: Task) -> Search:
         return State((), sign * spec.baseline)
     if not task.pool.start:
         return State((), 0 if sign > 0 else None)
-    yield Need([()], spec.replicates)
-    score = task.book.outcome((), spec.replicates).score
+    yield task.need([()])
+    score = task.outcome(()).score
     return State((), None if score is None else score[0], score)
 
 
-def forward(task: Task, state: State, rule: str = "gain") -> Search:
+def forward(task: Task, state: State, rule: str) -> Search:
     """Add the best candidate, and the next, until it is enough."""
-    for number in _from_1():
+    best = None
+    for number in count(1):
         moves = task.moves(state)
-        more = task.spec.ties == "all"
-        stop = task.enough(state) or ("" if moves else task.none_left(state)) or task.too_many(moves, more)
+        stop = task.enough(state) or ("" if moves else task.none_left(state)) or task.too_many(moves, state)
         if stop:
             break
-        known = {each for each in moves if task.book.is_needed(each)}
-        yield Need(moves)
-        outcomes = {each: task.book.outcome(each) for each in moves}
+        known = task.book.needed(moves)
+        outcomes, left = yield from weighed(task, moves)
         choice = chosen(task, state, outcomes, rule, number)
-        stop = task.failed(moves, outcomes.values()) or task.too_little(choice.gain if choice else None)
-        picked = choice.sets if choice and not stop else []
-        task.rounds.append(_round(number, state, outcomes, known, picked))
+        stop = task.failed(outcomes.values()) or task.too_little(choice)
+        picked = choice.sets if choice and not stop else ()
+        seen = (*seen_of(state, outcomes, known, picked, task.spec.replicates), *left)
+        task.rounds.append(Round(number, "add", seen, state.members, state.value, label(task, rule)))
         if stop or choice is None:
             break
+        best = better_single(task, best, state, outcomes, number)
         task.final = state = yield from stepped(task, state, choice, number)
     task.stopped = stop
-    return state
+    return state if rule == "gain" else with_best_single(state, best)
 
 
-def _from_1() -> Iterable[int]:
-    number = 0
-    while True:
-        number += 1
-        yield number
+def label(task: Task, rule: str) -> str:
+    """Return the rule, if it tells apart the rounds of several searches."""
+    return rule if task.spec.rule == "both" else ""
+
+
+def both(task: Task, start: State, search: Callable[[Task, State, str], Search]) -> Search:
+    """Search by gain alone and by gain per cost, and return the better set: what Leskovec et al. (KDD 2007) advise."""
+    found = []
+    for rule in ("gain", "ratio"):
+        state = yield from search(task, start, rule)
+        found.append((state, task.stopped))
+    (one, why), (other, why_other) = found
+    is_other = other.score is not None and (one.score is None or other.score > one.score)
+    task.stopped, task.taken = (why_other, "ratio") if is_other else (why, "gain")
+    return other if is_other else one
+
+
+# --- choices and steps ----------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
@@ -190,7 +238,7 @@ class Choice:
     margin: Any
 
 
-def chosen(task: Task, state: State, outcomes: dict[Members, Outcome], rule: str, number: int) -> Choice | None:
+def chosen(task: Task, state: State, outcomes: Mapping[Members, Outcome], rule: str, number: int) -> Choice | None:
     """Choose the best set, in declared order; None if none has a value."""
     merits = {
         members: merit(task, state, members, outcome, rule)
@@ -229,50 +277,88 @@ def merit(task: Task, state: State, members: Members, outcome: Outcome, rule: st
             f"stage {task.spec.name!r} picks by gain per cost, and the metric without any pick is not known: give "
             "it as baseline=, or rule='gain'"
         )
-    added = [each for each in members if each not in state.members]
-    return (_per_cost(gain, task.pool.cost(added)), *outcome.score)
+    return (per_cost(gain, task.pool.cost(new_in(members, state))), *outcome.score)
 
 
-def _per_cost(gain: Any, cost: float) -> Any:
+def per_cost(gain: Any, cost: float) -> Any:
+    """Divide a gain by a cost, which may be nothing."""
     if cost:
         return gain / cost
     return math.inf if gain > 0 else -math.inf if gain < 0 else 0
 
 
+def new_in(members: Members, state: State) -> Members:
+    """Return who is in a set and was not before."""
+    return tuple(each for each in members if each not in state.members)
+
+
 def stepped(task: Task, state: State, choice: Choice, number: int) -> Search:
     """Take a step; if several candidates tied and are added at once, what they are worth together is needed."""
     steps, members = list(state.steps), state.members
+    runner_up = None if choice.runner_up is None else new_in(choice.runner_up, state)
     for each in choice.sets:
-        added = tuple(one for one in each if one not in state.members)
+        added = new_in(each, state)
         if len(choice.sets) > 1 and not task.pool.is_allowed((*members, *added), task.spec.budget):
-            continue
+            continue  # not together with those that tied and were declared before
         members = (*members, *added)
-        score = task.book.outcome(each).score
-        details = (choice.gain, choice.ties, choice.runner_up, choice.margin, task.book.evaluations)
-        steps.append(Step(number, "add", added, (), score, *details))
+        details = (choice.gain, choice.ties, runner_up, choice.margin, task.book.evaluations)
+        steps.append(Step(number, "add", added, (), task.outcome(each).score, *details))
     if len(choice.sets) > 1:
-        yield Need([members])
-    score = task.book.outcome(members).score
+        yield task.need([members])
+    score = task.outcome(members).score
     return State(members, None if score is None else score[0], score, tuple(steps))
 
 
-def _round(
-    number: int,
+def seen_of(
     state: State,
-    outcomes: dict[Members, Outcome],
+    outcomes: Mapping[Members, Outcome],
     known: set[Members],
     picked: Sequence[Members],
-    move: Move = "add",
-) -> Round:
-    seen = [
+    replicates: int = 1,
+) -> list[Seen]:
+    """Return the rows of the trace for sets that were evaluated."""
+    return [
         Seen(
             members=members,
-            changed=tuple(each for each in members if each not in state.members),
+            changed=new_in(members, state),
             status="failed" if outcome.score is None else "memo" if members in known else "evaluated",
+            instead=tuple(each for each in state.members if each not in members),
             gain=None if outcome.score is None else difference(outcome.score[0], state.value),
             score=outcome.score,
             picked=members in picked,
+            replicates=replicates,
         )
         for members, outcome in outcomes.items()
     ]
-    return Round(number, move, tuple(seen), state.members, state.value)
+
+
+@attrs.frozen(eq=False)
+class Single:
+    """The best set that is one on the way of a search, with one more candidate that need not be the next one."""
+
+    way: State
+    step: Step
+    members: Members
+    score: tuple[Any, ...]
+
+
+def better_single(
+    task: Task, best: Single | None, state: State, outcomes: Mapping[Members, Outcome], number: int
+) -> Single | None:
+    """Return the best single candidate to end with, among those that were evaluated up to this round."""
+    for members, outcome in outcomes.items():
+        if outcome.score is not None and (best is None or outcome.score > best.score):
+            gain, added = difference(outcome.score[0], state.value), new_in(members, state)
+            step = Step(number, "add", added, (), outcome.score, gain, 1, None, None, task.book.evaluations)
+            best = Single(state, step, members, outcome.score)
+    return best
+
+
+def with_best_single(state: State, best: Single | None) -> State:
+    """Return the better of a set and of an earlier one with one single candidate.
+
+    Yaroslavtsev, Zhou and Avdiukhin, "Bring Your Own Greedy"+Max (AISTATS 2020). It needs no evaluation.
+    """
+    if best is None or (state.score is not None and state.score >= best.score):
+        return state
+    return best.way.after(best.step, best.members, best.score)

@@ -22,7 +22,9 @@ class Seen:
     members : tuple of int
         The set.
     changed : tuple of int
-        Who came in, or who was taken away.
+        Who came in, or, where somebody is to be removed, who was taken away.
+    instead : tuple of int
+        Of whom, where picks are exchanged.
     status : str
         Whether it was evaluated, known from before, not worth an evaluation, or without a value.
     gain : number or None
@@ -34,7 +36,7 @@ class Seen:
     picked : bool
         Whether the search went on with it.
     parent : int
-        Of which set of a beam it comes.
+        Of which set of a beam it comes, from 1 on; 0 where there is no beam.
     replicates : int
         On how many evaluations its score rests.
     """
@@ -42,6 +44,7 @@ class Seen:
     members: Members
     changed: Members
     status: Status
+    instead: Members = ()
     gain: Any = None
     bound: Any = None
     score: Score | None = None

@@ -192,6 +192,22 @@ def text(value: Any) -> str:
     return str(value)  # numpy's strings become Python's
 
 
+def as_names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+@kind("an exception or its name, or several", parse=as_names, expects_text="names of exceptions, with commas between")
+def names_of_exceptions(value: Any) -> tuple[str, ...]:
+    several = value if isinstance(value, list | tuple | set | frozenset) else (value,)
+    names = [each.__name__ if isinstance(each, type) else each for each in several]
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    if not names or not all(name.replace(".", "").isidentifier() for name in names):
+        raise ValueError
+    return tuple(names)
+
+
 @kind("the path of a folder", parse=str)
 def path(value: Any) -> str:
     found = os.fsdecode(value)
@@ -361,6 +377,12 @@ class Options:
     pslogger_fd: Any = option(None, text_stream, "an open stream that gets the log instead of a file")
     timeout: float | None = option(None, seconds_or_endless, "seconds after which a pset is given up; 0: never")
     retries: int = option(0, count_or_zero, "how many times a pset is tried again after its worker raised")
+    retry_exceptions: tuple[str, ...] | None = option(
+        None, names_of_exceptions, "names of the exceptions for that; None: all"
+    )
+    retry_timeouts: int = option(0, count_or_zero, "how many times a pset is tried again after a time-out")
+    retry_backoff: float = option(0.0, seconds, "seconds before the first retry, doubled before each other")
+    retry_alone: bool = option(False, truth, "run what died for memory again with nothing beside it")
     on_failure: Literal["continue", "stop"] = option("continue", continue_or_stop, "what follows a failed pset")
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
     multiprocessing: dict[str, Any] = option({}, settings, "settings that only the multiprocessing backend reads")

@@ -51,7 +51,8 @@ class MapResults:
     results : DataFrame
         The finished rows in the order of the psets: the parameters, then the answers.
     missing : DataFrame
-        The psets without a result, and why: ``_exception``, ``_traceback``, ``_kind`` and ``_attempts``.
+        The psets without a result, and why: ``_exception``, ``_traceback``, ``_kind`` and ``_attempts``; if one was
+        tried several times, also ``_ends``, the end of each attempt.
     progress : MapProgress
         The counts.
     stats : PerfStats
@@ -480,7 +481,11 @@ def missing_frame(psets: Table, lost: Sequence[Lost]) -> pd.DataFrame:
     columns = [frame.iloc[:, position] for position in range(frame.shape[1])]
     columns += [pd.Series(np.array(values, dtype=object), dtype=object) for values in why.values()]
     columns.append(pd.Series([one.attempts for one in lost], dtype=np.int64))
-    missing = frame_of((*frame.columns, *why, "_attempts"), columns, frame.index)
+    names = (*frame.columns, *why, "_attempts")
+    if any(one.attempts > 1 for one in lost):
+        columns.append(pd.Series([one.ends for one in lost], dtype=object))
+        names = (*names, "_ends")
+    missing = frame_of(names, columns, frame.index)
     missing.columns.name = frame.columns.name if frame.columns.nlevels == 1 else None
     return missing
 

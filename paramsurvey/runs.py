@@ -10,6 +10,7 @@ A whole-table stage that must not run, because rows are missing above it, does n
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -161,7 +162,9 @@ class Run:
     _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
 
     def __attrs_post_init__(self) -> None:
-        self._loop = Loop(self.backend, self.slots, lambda: self._sheltered, self._prepare, self._deliver)
+        self._loop = Loop(
+            self.backend, self.slots, lambda: self._sheltered, self._prepare, self._deliver, time.monotonic
+        )
         _Assembly(self).assemble()
 
     # What it is asked for

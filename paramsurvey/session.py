@@ -565,6 +565,14 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         Seconds that a pset may take; then its worker process is ended, with the programs it has started.
     retries : int, default 0
         How many times a pset is tried again after its worker raised.
+    retry_exceptions : exception, str or several, optional
+        After which exceptions; those that derive from them are meant, too. By default after all.
+    retry_timeouts : int, default 0
+        How many times a pset is tried again after a time-out.
+    retry_backoff : float, default 0
+        Seconds before a pset is tried again for the first time; twice as many before the second, and so on.
+    retry_alone : bool, default False
+        Whether a pset that was killed, or raised a `MemoryError`, is run again with nothing beside it.
     on_failure : {"continue", "stop"}, default "continue"
         What follows a pset without a result.
     seed : int, default 0

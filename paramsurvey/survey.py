@@ -21,7 +21,7 @@ from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import Lane
-from paramsurvey.engine.records import Failure, Part, TaskOptions, is_ctrl_c
+from paramsurvey.engine.records import Failure, Part, Retries, TaskOptions, is_ctrl_c
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError, OptionError, WorkerError
 from paramsurvey.flow import Arrivals, Direct, Edge, Feed, Node, Settled, in_order, piece_of
@@ -104,7 +104,8 @@ class Survey(Node):
                 "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
             )
         chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
-        self._dispatcher = Dispatcher(0, chunker, retries=options.retries)
+        retries = Retries(options.retries, options.retry_timeouts, options.retry_backoff, options.retry_alone)
+        self._dispatcher = Dispatcher(0, chunker, retries=retries)
 
     # Its life, as told by the run
 
@@ -353,7 +354,7 @@ class Survey(Node):
     def _cancelled(self) -> Iterator[Lost]:
         for rows in self._dispatcher.remaining():
             for row in rows:
-                yield Lost(row, CANCELLED, self._dispatcher.attempts(row))
+                yield Lost(row, CANCELLED, self._dispatcher.attempts(row), self._dispatcher.tried(row))
 
     def results(self, settled: Settled | None = None) -> MapResults:
         """Return what is finished, and as missing all that is not; in the final order, if the run knows it."""

@@ -78,6 +78,10 @@ CASES: dict[str, tuple[Any, tuple[Any, Any], tuple[Any, Any], tuple[str, Any] | 
     "pslogger_fd": (None, (A_STREAM, A_STREAM), (ANOTHER_STREAM, ANOTHER_STREAM), None),
     "timeout": (None, (1, 1.0), (2.5, 2.5), ("1e2", 100.0)),
     "retries": (0, (1, 1), (2, 2), ("3", 3)),
+    "retry_exceptions": (None, ("OSError", ("OSError",)), ([OSError, "a.B"], ("OSError", "a.B")), ("A, B", ("A", "B"))),
+    "retry_timeouts": (0, (1, 1), (2, 2), ("3", 3)),
+    "retry_backoff": (0.0, (1, 1.0), (2.5, 2.5), ("0.5", 0.5)),
+    "retry_alone": (False, (True, True), (1, True), ("yes", True)),
     "on_failure": ("continue", ("stop", "stop"), ("continue", "continue"), ("stop", "stop")),
     "seed": (0, (1, 1), (-2, -2), ("12345678901234567890123", 12345678901234567890123)),
     "multiprocessing": ({}, ({"a": 1}, {"a": 1}), ({"a": 2}, {"a": 2}), None),
@@ -88,7 +92,7 @@ CASES: dict[str, tuple[Any, tuple[Any, Any], tuple[Any, Any], tuple[str, Any] | 
 every_option = pytest.mark.parametrize("name", CASES)
 every_variable = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3]])
 WHOLE_NUMBERS = [name for name, option in TABLE.items() if option.kind.expects.startswith("a whole number")]
-SECONDS = ["progress_dt", "timeout"]
+SECONDS = ["progress_dt", "timeout", "retry_backoff"]
 
 
 def variable(name: str) -> str:

@@ -54,7 +54,7 @@ HOLE = Hole()
 SHORT = 16
 """A column of fewer values travels as a list: pickling an array costs a microsecond before its first value."""
 
-RESERVED = frozenset({"_exception", "_traceback", "_kind", "_attempts"})
+RESERVED = frozenset({"_exception", "_traceback", "_kind", "_attempts", "_ends"})
 """The names of our own columns: no pset and no answer may have them."""
 
 

@@ -14,10 +14,15 @@ Nothing else is shared: who died, timed out or was taken back is known by its ro
 
 A row that is to blame for a death, or may be, travels alone from then on. So it can harm nobody else, and if its
 process dies again there is no doubt about the culprit.
+
+What is tried again, and when, is said by `Retries`. A row that must wait first rests until a time; what the time is,
+whoever drives it says (`now`). A row that wants all memory for itself is not given out by `take`, but by
+`take_for_itself`, when nothing else is under way.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from operator import mul
 from typing import NamedTuple
@@ -33,11 +38,13 @@ from paramsurvey.engine.records import (
     GivenBack,
     Killed,
     Part,
+    Retries,
     TaskLost,
     TimedOut,
     Unloadable,
     Unreadable,
     Unsendable,
+    as_retries,
 )
 
 MOST_QUEUED = 8
@@ -66,12 +73,19 @@ class Flight:
         return self.limit - self.returned
 
 
-class Lost(NamedTuple):
-    """A row that will have no result, and why."""
+@attrs.frozen
+class Lost:
+    """A row that will have no result, and why; `earlier` says how the attempts before the last one ended."""
 
     row: int
     failure: Failure
     attempts: int
+    earlier: tuple[Failure, ...] = attrs.field(default=(), eq=False)
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """How each attempt ended."""
+        return tuple(failure.end for failure in (*self.earlier, self.failure)) if self.attempts else ()
 
 
 class Taken(NamedTuple):
@@ -95,13 +109,14 @@ class Dispatcher:
         How many rows there are; more may be added as they come (`extend`) as long as it is `open`.
     chunker : Chunker
         How many of them travel together.
-    retries : int
-        How many times a row is tried again after its worker raised.
+    retries : Retries or int
+        What is tried again; a number: so many times what raised.
     """
 
     total: int
     chunker: Chunker
-    retries: int = 0
+    retries: Retries = attrs.field(default=Retries(), converter=as_retries)
+    now: float = 0.0  # the time, if anybody needs it
     open: bool = False  # more rows may come,
     expected: int = 0  # at least so many, as far as is known
     _next: int = attrs.field(default=0, init=False)
@@ -109,8 +124,10 @@ class Dispatcher:
     _alone: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows that must travel alone
     _flights: set[Flight] = attrs.field(factory=set, init=False)
     _recallable: set[Flight] = attrs.field(factory=set, init=False)  # those from which rows were not yet taken back
-    _attempts: dict[int, int] = attrs.field(factory=dict, init=False)  # of rows that were to blame for something
-    _deaths: dict[int, int] = attrs.field(factory=dict, init=False)
+    _resting: list[tuple[float, Chunk]] = attrs.field(factory=list, init=False)  # a heap: single rows, and until when
+    _for_themselves: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows beside which nothing may run
+    _had_all: set[int] = attrs.field(factory=set, init=False)  # rows that have run so
+    _tried: dict[int, list[Failure]] = attrs.field(factory=dict, init=False)  # how rows failed that are tried again
     _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
     _trust: bool = attrs.field(default=True, init=False)
@@ -144,6 +161,8 @@ class Dispatcher:
 
     def take(self, *, in_trains: bool = False) -> Flight | None:
         """Return the next chunk to send, or None if there is nothing to send now; a train, if that may be."""
+        while self._resting and self._resting[0][0] <= self.now:
+            self._alone.append(heapq.heappop(self._resting)[1])
         if self._alone:
             return self._fly(self._alone.popleft())
         if self._again:
@@ -159,6 +178,19 @@ class Dispatcher:
             self._next = min(self.total, start + size * train)
             return self._fly(Chunk(start, self._next), size if train > 1 else 0)
         return None
+
+    def take_for_itself(self) -> Flight | None:
+        """Return a row beside which nothing may run, if there is one."""
+        if not self._for_themselves:
+            return None
+        chunk = self._for_themselves.popleft()
+        self._had_all.add(chunk.start)
+        return self._fly(chunk)
+
+    @property
+    def rests_until(self) -> float | None:
+        """The time at which a row that rests is to be sent again; None if none does."""
+        return self._resting[0][0] if self._resting else None
 
     def _fly(self, chunk: Chunk, together: int = 0) -> Flight:
         flight = Flight(chunk, returned=0, limit=chunk.count, together=together)
@@ -222,11 +254,29 @@ class Dispatcher:
 
     def _judge(self, row: int, failure: Failure) -> Lost | None:
         """Decide whether a failed row is lost, or is tried again."""
-        attempts = self._attempts[row] = self._attempts.get(row, 0) + 1
-        if failure.retryable and attempts - self._deaths.get(row, 0) <= self.retries:
-            self._alone.append(Chunk(row, row + 1, attempts + 1))
-            return None
-        return Lost(row, failure, attempts)
+        earlier = self._tried.get(row, [])
+        times = sum(one.kind == failure.kind for one in earlier)
+        for_itself = self.retries.alone and failure.for_memory and row not in self._had_all
+        if not (for_itself or self._is_worth_another(failure, times)):
+            self._tried.pop(row, None)
+            return Lost(row, failure, len(earlier) + 1, tuple(earlier))
+        self._tried[row] = [*earlier, failure]
+        chunk = Chunk(row, row + 1, len(earlier) + 2)
+        if self.retries.alone and (failure.for_memory or row in self._had_all):
+            self._for_themselves.append(chunk)
+        elif failure.kind == "died" or not self.retries.wait:
+            self._alone.append(chunk)
+        else:
+            heapq.heappush(self._resting, (self.now + self.retries.pause(times), chunk))
+        return None
+
+    def _is_worth_another(self, failure: Failure, times: int) -> bool:
+        """Tell whether a row is tried again that has failed like this so many times before."""
+        if failure.kind == "died":
+            return times < MOST_DEATHS - 1
+        if failure.kind == "timeout":
+            return times < self.retries.timeouts
+        return failure.retryable and times < self.retries.raised
 
     def gave_back(self, flight: Flight, notice: GivenBack) -> None:
         """Rows of a flight, from a place on, will not be run by whoever has it."""
@@ -285,19 +335,18 @@ class Dispatcher:
         return []
 
     def _blame(self, flight: Flight, index: int, error: Died | TimedOut) -> list[Lost]:
-        row = flight.chunk.start + index
-        attempts = self._attempts[row] = self._attempts.get(row, 0) + 1
         if isinstance(error, TimedOut):
-            return [Lost(row, Failure("timeout", str(error)), attempts)]
-        deaths = self._deaths[row] = self._deaths.get(row, 0) + 1
-        if deaths < MOST_DEATHS:
-            self._alone.append(Chunk(row, row + 1, attempts + 1))
-            return []
-        return [Lost(row, Failure("died", str(error)), attempts)]
+            failure = Failure("timeout", str(error))
+        else:
+            failure = Failure("died", str(error), for_memory=error.was_killed)
+        verdict = self._judge(flight.chunk.start + index, failure)
+        return [verdict] if verdict else []
 
     def remaining(self) -> list[range]:
         """Return the rows that are neither finished nor lost, as ranges in ascending order."""
-        waiting = [range(chunk.start, chunk.stop) for chunk in (*self._again, *self._alone)]
+        resting = (chunk for _, chunk in self._resting)
+        chunks = (*self._again, *self._alone, *resting, *self._for_themselves)
+        waiting = [range(chunk.start, chunk.stop) for chunk in chunks]
         flying = [
             range(flight.chunk.start + flight.returned, flight.chunk.start + flight.limit) for flight in self._flights
         ]
@@ -315,8 +364,12 @@ class Dispatcher:
         self.open = False
 
     def attempts(self, row: int) -> int:
-        """Return how many times a row was tried and failed."""
-        return self._attempts.get(row, 0)
+        """Return how many times a row was tried and failed, if it is, or was, tried again."""
+        return len(self.tried(row))
+
+    def tried(self, row: int) -> tuple[Failure, ...]:
+        """Return how a row has failed that is, or was, tried again."""
+        return tuple(self._tried.get(row, ()))
 
 
 def trimmed(part: Part, count: int) -> Part:

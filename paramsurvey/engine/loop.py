@@ -159,6 +159,10 @@ def _no_delivery(_lane: Lane, _taken: Taken) -> None:
     pass
 
 
+def _no_clock() -> float:
+    return 0.0
+
+
 @attrs.define(eq=False, repr=False)
 class Loop:
     """Drives lanes to their ends.
@@ -176,6 +180,8 @@ class Loop:
         Does a millisecond of work ahead, while there is time; returns whether there is more to do.
     deliver : callable
         Is told of finished rows as soon as they are known, before slots are filled: it may stir other lanes.
+    clock : callable
+        Returns the time in seconds, for rows that rest before they are tried again.
     """
 
     backend: Backend
@@ -183,6 +189,7 @@ class Loop:
     may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
     prepare: Callable[[], bool] = _no_preparation
     deliver: Callable[[Lane, Taken], None] = _no_delivery
+    clock: Callable[[], float] = _no_clock
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
     _was_interrupted: bool = attrs.field(default=False, init=False)
     _lanes: set[Lane] = attrs.field(factory=set, init=False)  # those that are not over
@@ -195,6 +202,8 @@ class Loop:
     _recallable: set[Lane] = attrs.field(
         factory=set, init=False
     )  # those that have sent something since the last recall
+    _resting: set[Lane] = attrs.field(factory=set, init=False)  # those with rows that wait for a time
+    _for_itself: Flight | None = attrs.field(default=None, init=False)  # beside which nothing may run
     _news: deque[News] = attrs.field(factory=deque, init=False)
     _drivable: Drivable | None = attrs.field(init=False)
 
@@ -238,6 +247,8 @@ class Loop:
         """
         try:
             while True:
+                if self._resting:
+                    self._rouse()
                 self._fill()
                 while self._news:
                     yield self._news.popleft()
@@ -294,6 +305,8 @@ class Loop:
         """Send chunks while there is room and something to send."""
         if self._stirred:
             self._look_at_stirred()
+        if self._for_itself is not None:
+            return
         slots = self.slots or self.backend.slots()
         busy, most, last = len(self._busy), 0, None
         while self._ready:
@@ -312,6 +325,32 @@ class Loop:
             heapq.heapreplace(self._ready, (lane.place, lane))
             self._submit(lane, flight, may_queue=queued)
             busy += 1
+        if not self._futures:
+            self._send_for_itself()
+
+    def _send_for_itself(self) -> None:
+        """Send a row that wants all memory for itself, now that nothing else is under way."""
+        for lane in sorted(self._lanes, key=lambda lane: lane.place):
+            if (flight := lane.dispatcher.take_for_itself()) is not None:
+                self._for_itself = flight
+                self._submit(lane, flight, may_queue=False)
+                return
+
+    def _rouse(self) -> None:
+        """Stir the lanes with rows that have rested long enough."""
+        now = self.clock()
+        for lane in list(self._resting):
+            lane.dispatcher.now = now
+            until = lane.dispatcher.rests_until
+            if until is None or lane not in self._lanes:
+                self._resting.discard(lane)
+            elif until <= now:
+                self.stir(lane)
+
+    def _rest(self) -> float:
+        """Return the seconds until the first row has rested long enough."""
+        times = [lane.dispatcher.rests_until for lane in self._resting]
+        return max(0.0, min((time for time in times if time is not None), default=self.clock()) - self.clock())
 
     def _look_at_stirred(self) -> None:
         """Put them in the line, and note the ends of those that are over: also if all slots are busy."""
@@ -368,6 +407,8 @@ class Loop:
             patience = IDLE_SECONDS if idle and self._recallable else TICK_SECONDS
             if not self.inbox.qsize() and self.prepare():
                 idle, patience = False, BREATH_SECONDS
+            if self._resting:
+                patience = min(patience, self._rest())
         try:
             if self._drivable is not None and self.may_drive():
                 self._drivable.drive(self.inbox.qsize, patience)
@@ -389,6 +430,8 @@ class Loop:
         if flight not in self._futures:  # a part that came too late
             return
         lane, _ = self._futures[flight]
+        if lane.dispatcher.retries.wait:
+            lane.dispatcher.now = self.clock()
         if isinstance(news, Future):
             self._ended(lane, flight, news)
         elif isinstance(news, Part):
@@ -398,6 +441,8 @@ class Loop:
             lane.dispatcher.gave_back(flight, news)
         if not flight.outstanding:
             self._busy.discard(flight)  # also if it has given all back, and has yet to end
+        if lane.dispatcher.rests_until is not None:
+            self._resting.add(lane)
         if lane not in self._waiting or lane.dispatcher.is_at_an_end:
             self.stir(lane)
 
@@ -410,6 +455,8 @@ class Loop:
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]
         self._busy.discard(flight)
+        if flight is self._for_itself:
+            self._for_itself = None
         error: TaskLost | None = None
         try:
             part = future.result()

@@ -33,6 +33,44 @@ class Failure(NamedTuple):
     text: str
     traceback: str = ""
     retryable: bool = False
+    for_memory: bool = False
+    """Whether there was, or may have been, too little memory."""
+
+    @property
+    def end(self) -> str:
+        """How the attempt ended, in one line."""
+        return f"{self.kind}: {self.text}"
+
+
+@attrs.frozen
+class Retries:
+    """When a pset is tried again. One whose process died is, up to three times in all; what else is, is said here.
+
+    Attributes
+    ----------
+    raised : int
+        How many times after its worker raised, if the exception is one of those that are worth it.
+    timeouts : int
+        How many times after it took too long.
+    wait : float
+        Seconds before the first of these; twice as many before the second, and so on.
+    alone : bool
+        Whether what failed for lack of memory is run with nothing beside it: once more if it raised a `MemoryError`.
+    """
+
+    raised: int = 0
+    timeouts: int = 0
+    wait: float = 0.0
+    alone: bool = False
+
+    def pause(self, times: int) -> float:
+        """Return how long to wait before a pset is tried again that has been so many times already."""
+        return self.wait * 2.0 ** min(times, 30)
+
+
+def as_retries(given: Retries | int) -> Retries:
+    """Make `Retries` of a mere number of them."""
+    return given if isinstance(given, Retries) else Retries(given)
 
 
 class Part(NamedTuple):
@@ -62,6 +100,8 @@ class Work:
     seed: int
     cwd: str | None
     out_subdirs: int | None
+    retry_exceptions: tuple[str, ...] | None = None
+    """The names of the exceptions that are worth another try; None: of all."""
 
 
 class ChunkRows(NamedTuple):
@@ -133,11 +173,15 @@ class TaskLost(Exception):
 
 
 class Died(TaskLost):
-    """The process that ran it died, at row `index` of the chunk if that is known."""
+    """The process that ran it died, at row `index` of the chunk if that is known.
 
-    def __init__(self, index: int | None, text: str) -> None:
+    If it was killed by a signal that no process can catch, the system may have been out of memory.
+    """
+
+    def __init__(self, index: int | None, text: str, *, was_killed: bool = False) -> None:
         super().__init__(text)
         self.index = index
+        self.was_killed = was_killed
 
 
 class DiedLoading(TaskLost):

@@ -247,9 +247,15 @@ class ChunkRun:
                     self.interrupted = True
                     return
                 self.failed.append(len(self.answers))
-                append(Failure("raised", *self._describe(exc), retryable=True))
+                append(self._raised(exc))
             else:
                 return
+
+    def _raised(self, exc: BaseException) -> Failure:
+        """Say that the worker has raised, and whether that is worth another try."""
+        names = self.work.retry_exceptions
+        retryable = names is None or not _names_of(type(exc)).isdisjoint(names)
+        return Failure("raised", *self._describe(exc), retryable=retryable, for_memory=isinstance(exc, MemoryError))
 
     def _must_stop(self) -> bool:
         if self.together and self.row - self.first >= self.together:
@@ -338,7 +344,7 @@ class ChunkRun:
             answer = self.work.worker(pset, system_kwargs, self.work.user_kwargs)
         except BaseException as exc:  # noqa: BLE001 - as in _call
             self.interrupted = is_ctrl_c(exc)
-            self.failures.append((row, Failure("raised", *self._describe(exc), retryable=True)))
+            self.failures.append((row, self._raised(exc)))
         else:
             self._digest_row(row, pset, answer)
 
@@ -449,6 +455,11 @@ def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
             values += block.columns[block.keys.index(key)] if key in block.keys else [HOLE] * block.count
         columns.append(pack(values))
     return keys, columns
+
+
+def _names_of(kind: type) -> set[str]:
+    """Return the names by which an exception, or what it derives from, may be meant."""
+    return {name for each in kind.__mro__ for name in (each.__name__, f"{each.__module__}.{each.__qualname__}")}
 
 
 def are_held(answers: list[Any]) -> list[bool]:

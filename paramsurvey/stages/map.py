@@ -79,4 +79,5 @@ class Map:
             seed=options.seed,
             cwd=cwd,
             out_subdirs=options.out_subdirs,
+            retry_exceptions=options.retry_exceptions,
         )

@@ -654,14 +654,15 @@ class Pool:
     def _endings(self, process: Process, lost: list[Task], code: int | None) -> list[tuple[Task, TaskLost]]:
         """Say how each task of a dead process ended; its slot still tells what it was doing."""
         index = process.current_index()
-        why = process.ending or (lambda row: _died(row, how_it_ended(code)))
+        was_killed = code == -signal.SIGKILL
+        why = process.ending or (lambda row: _died(row, how_it_ended(code), was_killed=was_killed))
         endings: list[tuple[Task, TaskLost]] = []
         for position, task in enumerate(lost):
             if position > 0:
                 error: TaskLost = Killed("the process before it died")
             elif process.ending is None and (index is None or index == LOADING):
-                was_killed = index is None or code in (-signal.SIGKILL, -signal.SIGTERM)
-                error = DiedLoading(how_it_ended(code), was_killed=was_killed)
+                from_outside = index is None or code in (-signal.SIGKILL, -signal.SIGTERM)
+                error = DiedLoading(how_it_ended(code), was_killed=from_outside)
             else:
                 error = why(index)
             endings.append((task, error))
@@ -730,8 +731,9 @@ def _unreadable(exc: BaseException) -> Unreadable:
     return Unreadable(safe_repr(exc), traceback.format_exc())
 
 
-def _died(index: int | None, text: str) -> Died:
-    return Died(None if index is None or index < 0 else index, f"its worker process died: {text}")
+def _died(index: int | None, text: str, *, was_killed: bool = False) -> Died:
+    place = None if index is None or index < 0 else index
+    return Died(place, f"its worker process died: {text}", was_killed=was_killed)
 
 
 def how_it_ended(code: int | None) -> str:

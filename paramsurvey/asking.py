@@ -184,7 +184,7 @@ class Asked:
         block.left -= 1
         row = lost.row - block.start
         if block.number is None:
-            block.lost.append(lost._replace(row=row))
+            block.lost.append(attrs.evolve(lost, row=row))
             return
         self._lost.append((block.number + row, lost.failure))
         self.outstanding -= 1

@@ -7,8 +7,10 @@ needs it. One thread; whatever it must tell while it is busy is in its slot (`sl
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import pickle
+import select
 import sys
 import traceback
 from collections.abc import MutableSequence
@@ -16,12 +18,15 @@ from functools import lru_cache
 from typing import Any
 
 from paramsurvey.backends.multiprocessing import slot as words
+from paramsurvey.backends.multiprocessing.constants import LOADED
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, encode, read_frame, write_all
 from paramsurvey.engine.pickling import freeze
 from paramsurvey.engine.records import BETWEEN, Part
 from paramsurvey.engine.worker import safe_repr
 
 DRIVER_IS_GONE = 3
+IDLE_SECONDS, MOST_IDLE_SECONDS = 0.05, 2.0
+"""When an idle worker looks whether its constants are still needed, and how seldom in the end."""
 
 
 class SlotMonitor:
@@ -63,10 +68,28 @@ class SlotMonitor:
             os._exit(DRIVER_IS_GONE)
 
 
+class TaskPipe(io.FileIO):
+    """The pipe from which tasks come; while none does, constants are let go whose survey is over."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Wait for something to come, and read it."""
+        if LOADED:
+            self._wait()
+        return super().readinto(buffer)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        patience = IDLE_SECONDS
+        while LOADED and not poll.poll(1000 * patience):
+            LOADED.forget()
+            patience = min(2 * patience, MOST_IDLE_SECONDS)
+
+
 def serve(tasks: int, results: int, slot: memoryview) -> None:
     """Run tasks until the pipe ends."""
     monitor = SlotMonitor(slot, results)
-    with open(tasks, "rb", buffering=1 << 16) as pipe:
+    with io.BufferedReader(TaskPipe(tasks, "rb"), 1 << 16) as pipe:
         while (frame := read_frame(pipe)) is not None:
             monitor.begin(frame.ticket)
             _run(frame, monitor)

@@ -55,6 +55,10 @@ class SessionError(ParamsurveyError, RuntimeError):
     """A session is closed, or busy with a survey while it should be replaced."""
 
 
+class JournalError(ParamsurveyError, OSError):
+    """A journal is another program's for now, of a newer version, or no journal at all."""
+
+
 class SurveyError(ParamsurveyError, RuntimeError):
     """A survey ended early; what was finished is in `results`."""
 

@@ -1,0 +1,5 @@
+"""The journal: the file that remembers finished psets, whatever ends the program.
+
+`format` is the file to the byte, `keys` tells rows apart, `prints` tells stages apart, `file` is the file while it is
+open, `ledger` is what a run asks and tells it, and `reading` is for people: `open_journal` and `explain`.
+"""

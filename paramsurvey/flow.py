@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.engine.columns import HOLE, has_holes
 from paramsurvey.engine.records import ChunkRows
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from paramsurvey.engine.columns import Column, Keys, Pset
+    from paramsurvey.engine.columns import Keys, Pset
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.stages.base import RowStage
     from paramsurvey.tables import Table
@@ -558,12 +557,14 @@ def in_order(
     import numpy as np
     import pandas as pd
 
+    from paramsurvey.tables import first_row
+
     order = np.arange(len(numbers)) if settled.ranks is None else np.argsort(settled.ranks[numbers], kind="stable")
     numbers = numbers[order]
     labels = pd.Index(numbers) if settled.labels is None else settled.labels.take(numbers)
     table = table if settled.ranks is None else table.take(order)
     if table.count:
-        first = {key: _first_row(column) for key, column in zip(table.keys, table.columns, strict=True)}
+        first = {key: first_row(column) for key, column in zip(table.keys, table.columns, strict=True)}
         keys = sorted(
             (key for key in table.keys if first[key] >= 0),
             key=lambda key: (key in last, first[key], _place(key, numbers[first[key]], shapes)),
@@ -580,13 +581,6 @@ def _place(key: Hashable, number: int, shapes: Sequence[Shapes]) -> int:
             if key in keys:
                 return keys.index(key)
     return 0
-
-
-def _first_row(column: Column) -> int:
-    """Return the first row that has a value in a column, -1 if none has."""
-    if not has_holes(column):
-        return 0
-    return next((row for row, value in enumerate(column) if value is not HOLE), -1)
 
 
 def _plain(labels: pd.Index[Any]) -> pd.Index[Any] | None:

@@ -216,6 +216,11 @@ def path(value: Any) -> str:
     return found
 
 
+@kind("the path of a file", parse=str)
+def file_path(value: Any) -> str:
+    return str(path.read(value))
+
+
 @kind("'continue' or 'stop'", parse=as_word)
 def continue_or_stop(value: Any) -> str:
     if not isinstance(value, str):
@@ -250,6 +255,15 @@ def function(value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise TypeError
     return value  # type: ignore[no-any-return]  # callable() says that it is one, but not of what
+
+
+@kind("the path of a file, or a list of such paths")
+def files(value: Any) -> tuple[str, ...]:
+    several = value if isinstance(value, list | tuple | set | frozenset) else [value]
+    paths = tuple(map(os.fsdecode, several))
+    if not all(paths):
+        raise ValueError
+    return paths
 
 
 @kind("an open text stream (something with write())")
@@ -385,6 +399,10 @@ class Options:
     retry_alone: bool = option(False, truth, "run what died for memory again with nothing beside it")
     on_failure: Literal["continue", "stop"] = option("continue", continue_or_stop, "what follows a failed pset")
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
+    journal: str | None = option(None, file_path, "the file that remembers finished psets")
+    version: str | None = option(None, text, "your own mark of what answers mean; others in the journal are stale")
+    depends: tuple[str, ...] = option((), files, "files whose content the answers depend on")
+    retry_failed: bool = option(True, truth, "whether psets are tried again that have failed by the journal")
     multiprocessing: dict[str, Any] = option({}, settings, "settings that only the multiprocessing backend reads")
     ray: dict[str, Any] = option({}, settings, "settings that only the Ray backend reads")
     mpi: dict[str, Any] = option({}, settings, "settings that only the MPI backend reads")

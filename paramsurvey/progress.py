@@ -21,6 +21,8 @@ class MapProgress:
         Without a result, for good.
     exceptions : int
         How many exceptions were seen, in workers and in ``out_func``.
+    from_journal : int
+        How many of those with a result were in the journal, and not computed.
     """
 
     total: int = 0
@@ -28,6 +30,18 @@ class MapProgress:
     finished: int = 0
     failures: int = 0
     exceptions: int = 0
+    from_journal: int = 0
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}: {value}" for name, value in attrs.asdict(self).items())
+        counts = attrs.asdict(self)
+        from_journal = counts.pop("from_journal")
+        text = ", ".join(f"{name}: {value}" for name, value in counts.items())
+        return f"{text}, from the journal: {from_journal}" if from_journal else text
+
+
+@attrs.define
+class FromJournal:
+    """How many rows of a survey were in its journal, finished and lost."""
+
+    finished: int = 0
+    lost: int = 0

@@ -351,6 +351,7 @@ class RunResults(Mapping[str, Any]):
             finished=sum(one.finished for one in each),
             failures=sum(one.failures for one in each),
             exceptions=sum(one.exceptions for one in each),
+            from_journal=sum(one.from_journal for one in each),
         )
 
     @property

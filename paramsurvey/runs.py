@@ -52,7 +52,7 @@ from paramsurvey.flow import (
 )
 from paramsurvey.interrupts import ctrl_c_calls
 from paramsurvey.lazy import load
-from paramsurvey.observers.events import Event, Observer, StageToldSoFar
+from paramsurvey.observers.events import Event, JournalSpoke, Observer, StageToldSoFar
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user, refuse_no_rows
@@ -61,6 +61,7 @@ from paramsurvey.survey import OUT_FUNC, Survey
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend
+    from paramsurvey.journal.ledger import Journal, Ledgers
     from paramsurvey.pipeline import Pipeline, Step
     from paramsurvey.results import Losses, MapResults, Origins, RunResults
     from paramsurvey.stages.base import TableStage
@@ -130,6 +131,8 @@ class Run:
         Whose rows are kept for the results.
     allow_missing : bool
         Whether all whole-table stages work on what there is if rows are missing above them.
+    journal : Journal, optional
+        What remembers finished rows.
     only : str, optional
         The stage whose `MapResults`, or whatever it shows, are the results of the run; by default there is a
         `RunResults` of all.
@@ -144,6 +147,7 @@ class Run:
     options_of: Callable[[Mapping[str, Any]], Options]
     keep: Keep = "all"
     allow_missing: bool = False
+    journal: Journal | None = None
     only: str | None = None
     observers: Sequence[Observer] = ()
     nodes: dict[str, Node] = attrs.field(factory=dict, init=False)
@@ -160,6 +164,7 @@ class Run:
     _to_prepare: list[PsetSource] = attrs.field(factory=list, init=False)
     _is_pulled_by_a_stream: bool = attrs.field(default=False, init=False)  # it has no map stage
     _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
+    _ledgers: Ledgers | None = attrs.field(default=None, init=False)  # while the journal is held
 
     def __attrs_post_init__(self) -> None:
         self._loop = Loop(
@@ -196,9 +201,10 @@ class Run:
         """
         reason = "left"
         try:
-            for survey in self.surveys:
-                survey.publish()
-            yield from self._drive()
+            with self._journal_held():
+                for survey in self.surveys:
+                    survey.publish()
+                yield from self._drive()
             reason = ""
         except Exception as exc:
             reason = f"{type(exc).__name__}: {exc}"
@@ -211,6 +217,23 @@ class Run:
         finally:
             for survey in self.surveys:
                 survey.end(reason)
+
+    @contextmanager
+    def _journal_held(self) -> Iterator[None]:
+        """Hold the journal, if there is one, and if it can be used."""
+        if self.journal is None:
+            yield
+            return
+        load("paramsurvey.journal.ledger")
+        from paramsurvey.journal.ledger import Ledgers
+
+        say = self._say_of_journal
+        with self.journal.held(say) as is_usable:
+            self._ledgers = Ledgers(self.journal, say) if is_usable else None
+            yield
+
+    def _say_of_journal(self, text: str) -> None:
+        self.tell(JournalSpoke(text))
 
     @property
     def surveys(self) -> list[Survey]:
@@ -265,7 +288,8 @@ class Run:
         self._work_on_tables()
 
     def _open(self, survey: Survey, feed: Feed) -> None:
-        lane = survey.begin(feed)
+        ledger = None if self._ledgers is None else self._ledgers.of(survey.name, survey.stage.worker, survey.options)
+        lane = survey.begin(feed, ledger, partial(self._come_back, survey))
         self._surveys[lane] = survey
         self._pushed.setdefault(id(survey), [])
         self._loop.add(lane)
@@ -283,7 +307,9 @@ class Run:
             survey.tell_progress()
 
     def _take_note(self, survey: Survey, what: Taken | Lost) -> None:
-        survey.note(what)
+        survey.note(what if isinstance(what, Taken) else survey.remembered_lost(what))
+        if survey.sieve is not None and survey.lane is not None:
+            self._loop.stir(survey.lane)  # more may be known
         if survey.stop is not None:
             self._stopped = survey
             self._loop.interrupt()
@@ -313,11 +339,23 @@ class Run:
         push(self._pushed.get(id(node), ()))
         self.stir_below(node)
 
-    def _deliver(self, lane: Lane, taken: Taken) -> None:
+    def _deliver(self, lane: Lane, taken: Taken) -> list[Taken]:
+        """Have finished rows remembered before they are shown to anybody, and send them on."""
         survey = self._surveys[lane]
+        pieces = list(survey.remembered(taken))
+        if survey.outputs:
+            for piece in pieces:
+                survey.deliver(piece)
+            self.stir_below(survey)
+        return pieces
+
+    def _come_back(self, survey: Survey, taken: Taken) -> None:
+        """Rows are in the journal."""
+        assert survey.lane is not None
         if survey.outputs:
             survey.deliver(taken)
             self.stir_below(survey)
+        self._loop.announce(survey.lane, taken)
 
     def _note_room(self, node: Node) -> None:
         """An edge from a node is no longer full: those below may go on.
@@ -325,6 +363,8 @@ class Run:
         This is called in the middle of somebody's step, so row-wise stages have to wait until that is done.
         """
         self.stir_below(node)
+        if isinstance(node, Survey) and node.sieve is not None and node.lane is not None:
+            self._loop.stir(node.lane)
         if self._pushed[id(node)]:
             self._has_room.append(node)
 
@@ -621,7 +661,7 @@ class Run:
                 survey.keep(what)
                 survey.lost += what.lost
             elif isinstance(what, Lost):
-                survey.lost.append(what)
+                survey.lost.append(survey.remembered_lost(what))
         for survey in self._surveys.values():
             survey.pull_the_rest()
         self._let_stages_end()

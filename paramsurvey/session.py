@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.greedy_results import GreedyResults
+    from paramsurvey.journal.ledger import Journal
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
@@ -58,6 +59,7 @@ class Session:
         self._running = 0
         self._closed = False
         self._backends: dict[str, Backend] = {}
+        self._journals: dict[str, Journal] = {}
         self._streams: WeakSet[_Rows] = WeakSet()
         self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0)
         self._backend_for(self._options)
@@ -180,6 +182,8 @@ class Session:
             stream.end_with_session()
         for backend in self._backends.values():
             backend.close()
+        for journal in self._journals.values():
+            journal.close()
         self._log.close()
 
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
@@ -257,7 +261,18 @@ class Session:
         slots = slots_of(options, backend)
         self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
-        return Run(pipeline, sources, backend, slots, options_of, observers=(self._log, terminal), **more)
+        journal = None if options.journal is None else self._journal_at(options.journal)
+        return Run(
+            pipeline, sources, backend, slots, options_of, journal=journal, observers=(self._log, terminal), **more
+        )
+
+    def _journal_at(self, path: str) -> Journal:
+        """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""
+        from paramsurvey.journal.ledger import Journal
+
+        place = os.path.realpath(path)
+        with self._lock:
+            return self._journals.setdefault(place, Journal(path))
 
     def _backend_for(self, options: Options) -> Backend:
         if not isinstance(options.backend, str):

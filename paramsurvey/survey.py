@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,15 @@ from paramsurvey.observers.events import (
     SurveyStarted,
 )
 from paramsurvey.options import Options, describe
-from paramsurvey.progress import MapProgress
+from paramsurvey.progress import FromJournal, MapProgress
 from paramsurvey.psets import PsetSource, WholeTable
 from paramsurvey.stats import FEW, PerfStats
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend, Published
+    from paramsurvey.journal.ledger import Ledger
     from paramsurvey.results import MapResults
+    from paramsurvey.sieve import Sieve
     from paramsurvey.stages.base import Answers
     from paramsurvey.stages.map import Map
     from paramsurvey.tables import Table
@@ -83,11 +85,13 @@ class Survey(Node):
     arrivals: Arrivals | None = attrs.field(default=None, init=False)  # its feed to be, if not a whole table
     feed: Feed | None = attrs.field(default=None, init=False)
     lane: Lane | None = attrs.field(default=None, init=False)
+    sieve: Sieve | None = attrs.field(default=None, init=False)  # between the two, if there is a journal
     progress: MapProgress = attrs.field(factory=MapProgress, init=False)
     stats: PerfStats = attrs.field(factory=PerfStats, init=False)
     lost: list[Lost] = attrs.field(factory=list, init=False)
     stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the run
     _dispatcher: Dispatcher = attrs.field(init=False)
+    _from_journal: FromJournal = attrs.field(factory=FromJournal, init=False)
     _handle: Published | None = attrs.field(default=None, init=False)
     _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row at which each begins
     _began: float = attrs.field(default=0.0, init=False)
@@ -129,11 +133,18 @@ class Survey(Node):
                 f"{self.backend.name!r}: {exc}"
             ) from exc
 
-    def begin(self, feed: Feed) -> Lane:
-        """Begin with the rows of a feed; return the lane in which they are computed."""
+    def begin(self, feed: Feed, ledger: Ledger | None, come_back: Callable[[Taken], None]) -> Lane:
+        """Begin with the rows of a feed; return the lane in which they are computed.
+
+        Those that are in the journal, by its `ledger`, `come_back` at once.
+        """
         self.feed = feed
-        self._dispatcher.open = isinstance(feed, Arrivals | Asked)
-        self._dispatcher.extend(feed.count)
+        if ledger is not None:
+            from paramsurvey.sieve import Sieve
+
+            self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self._is_held)
+        self._dispatcher.open = isinstance(feed, Arrivals | Asked) or self.sieve is not None
+        self._dispatcher.extend(feed.count if self.sieve is None else 0)
         self.progress.total = feed.count
         self._began = time.monotonic()
         self._tell_at = self._began + self._pause()
@@ -144,7 +155,7 @@ class Survey(Node):
             backend_options=getattr(options, self.backend.name, {}),
         )
         assert self._handle is not None
-        self.lane = Lane(self._dispatcher, self._handle, feed, task, self.rank)
+        self.lane = Lane(self._dispatcher, self._handle, self.sieve or feed, task, self.rank)
         self.tell(SurveyStarted(self.name, feed.count, self.backend.name, self.slots, describe(options)))
         return self.lane
 
@@ -152,7 +163,8 @@ class Survey(Node):
         """Have it compute more, if it is one that a stage asks for."""
         assert isinstance(self.feed, Asked)
         self.feed.put(psets, until)
-        self._dispatcher.extend(psets.count)
+        if self.sieve is None:
+            self._dispatcher.extend(psets.count)
 
     @property
     def is_asked(self) -> bool:
@@ -197,7 +209,27 @@ class Survey(Node):
     @property
     def unfinished(self) -> int:
         """How many rows are yet to be answered, as far as is known."""
-        return self._dispatcher.total - self._dispatcher.finished - self._dispatcher.failures
+        return self._total - self._finished - self._failures
+
+    @property
+    def _total(self) -> int:
+        known = self._dispatcher.total + self._from_journal.finished + self._from_journal.lost
+        if self.sieve is None:
+            return known
+        unseen = self.sieve.unseen if self._dispatcher.open else 0  # else nobody wants to know any more
+        return known + unseen
+
+    @property
+    def _finished(self) -> int:
+        return self._dispatcher.finished + self._from_journal.finished
+
+    @property
+    def _failures(self) -> int:
+        return self._dispatcher.failures + self._from_journal.lost
+
+    def _is_held(self) -> bool:
+        """Whether somebody below has enough for now."""
+        return any(edge.is_full for edge in self.outputs)
 
     @property
     def start_error(self) -> str:
@@ -214,6 +246,20 @@ class Survey(Node):
             first = row + 1
         if taken.start + part.count > first:
             feed.release(first, taken.start + part.count - first)
+
+    def remembered(self, taken: Taken) -> Iterable[Taken]:
+        """Have the journal remember what has come back; return it under the numbers of the survey."""
+        if self.sieve is None:
+            return (taken,)
+        self.sieve.record(taken)
+        return self.sieve.place(taken)
+
+    def remembered_lost(self, lost: Lost) -> Lost:
+        """Have the journal remember a row that is lost by itself; return it under its number of the survey."""
+        if self.sieve is None:
+            return lost
+        self.sieve.record_lost(lost)
+        return attrs.evolve(lost, row=self.sieve.number(lost.row))
 
     def deliver(self, taken: Taken) -> None:
         """Send finished rows on."""
@@ -237,7 +283,9 @@ class Survey(Node):
 
     def pull_the_rest(self) -> None:
         """Take note of rows that have come this far and will not be computed."""
-        if isinstance(self.feed, Arrivals) and isinstance(self.feed.edge, Edge):
+        if self.sieve is not None:
+            self._dispatcher.extend(self.sieve.pull_the_rest())
+        elif isinstance(self.feed, Arrivals) and isinstance(self.feed.edge, Edge):
             self._dispatcher.extend(self.feed.pull_the_rest())
 
     def keep(self, taken: Taken) -> None:
@@ -336,14 +384,15 @@ class Survey(Node):
             seconds, counts = (self._seconds.tolist(), self._counts.tolist()) if few else (self._seconds, self._counts)
             self.stats.add(self.name, seconds, counts)
             self._seconds, self._counts = array("d"), array("q")
-        self.progress.total = self._dispatcher.total
+        self.progress.total = self._total
         self.progress.active = self._dispatcher.active
-        self.progress.finished = self._dispatcher.finished
-        self.progress.failures = self._dispatcher.failures
+        self.progress.finished = self._finished
+        self.progress.failures = self._failures
+        self.progress.from_journal = self._from_journal.finished
 
     def forget(self) -> None:
         """Let go of the rows, after somebody has taken the results: a stage may ask for thousands of surveys."""
-        self.feed, self.lane, self._parts = None, None, []
+        self.feed, self.lane, self.sieve, self._parts = None, None, None, []
 
     # What came of it
 
@@ -354,7 +403,8 @@ class Survey(Node):
     def _cancelled(self) -> Iterator[Lost]:
         for rows in self._dispatcher.remaining():
             for row in rows:
-                yield Lost(row, CANCELLED, self._dispatcher.attempts(row), self._dispatcher.tried(row))
+                number = row if self.sieve is None else self.sieve.number(row)
+                yield Lost(number, CANCELLED, self._dispatcher.attempts(row), self._dispatcher.tried(row))
 
     def results(self, settled: Settled | None = None) -> MapResults:
         """Return what is finished, and as missing all that is not; in the final order, if the run knows it."""

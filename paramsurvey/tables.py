@@ -331,8 +331,35 @@ def joined(psets: Table, parts: list[tuple[int, Part]]) -> tuple[Table, np.ndarr
     answers = Table(keys, columns, psets.count if rows is None else len(rows))
     if rows is not None and (np.diff(rows) < 0).any():  # a row that was tried again came after those beside it
         order = np.argsort(rows)
+        owners = np.repeat(np.arange(len(parts)), [part.count - len(part.failures) for _, part in parts])
         rows, answers = rows[order], answers.take(order)
+        answers = with_columns_in_order(answers, [part.keys for _, part in parts], owners[order])
     return psets.take(rows).beside(answers), rows
+
+
+def with_columns_in_order(table: Table, shapes: Sequence[Keys], owners: np.ndarray[Any, Any]) -> Table:
+    """Put the columns of a table in the order in which they first appear in its rows; leave out those that never do.
+
+    Parameters
+    ----------
+    table : Table
+        Rows that were put together from several tables.
+    shapes : sequence of tuple
+        The columns of those, in their order.
+    owners : array of int
+        For each row, which of them it comes from.
+    """
+    first = {key: first_row(column) for key, column in zip(table.keys, table.columns, strict=True)}
+    keys = [key for key in table.keys if 0 <= first[key] < table.count]
+    keys.sort(key=lambda key: (first[key], shapes[owners[first[key]]].index(key)))
+    return table if tuple(keys) == table.keys else table.only(keys)
+
+
+def first_row(column: Column) -> int:
+    """Return the first row that has a value in a column, -1 if none has."""
+    if not has_holes(column):
+        return 0
+    return next((row for row, value in enumerate(column) if value is not HOLE), -1)
 
 
 def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any] | None:

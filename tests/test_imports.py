@@ -28,8 +28,9 @@ FLOORS = [
         "codeprint",
     },
     {"backends", "observers", "params", "tables", "psets"},  # psets makes a table when a survey is over
-    {"stages", "results", "greedy_results", "fused"},
+    {"stages", "results", "greedy_results", "fused", "journal"},
     {"flow", "asking"},
+    {"sieve"},
     {"survey"},
     {"runs"},
     {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session
@@ -41,6 +42,8 @@ PANDAS = {
     "tables",
     "results",
     "greedy_results",
+    "journal",
+    "sieve",
     "flow",
     "asking",
     "survey",

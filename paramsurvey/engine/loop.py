@@ -18,7 +18,7 @@ import heapq
 import queue
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -155,8 +155,8 @@ def _no_preparation() -> bool:
     return False
 
 
-def _no_delivery(_lane: Lane, _taken: Taken) -> None:
-    pass
+def _as_it_is(_lane: Lane, taken: Taken) -> Iterable[Taken]:
+    return (taken,)
 
 
 def _no_clock() -> float:
@@ -179,7 +179,8 @@ class Loop:
     prepare : callable
         Does a millisecond of work ahead, while there is time; returns whether there is more to do.
     deliver : callable
-        Is told of finished rows as soon as they are known, before slots are filled: it may stir other lanes.
+        Is told of finished rows as soon as they are known, before slots are filled: it may stir other lanes. Returns
+        what is to be yielded.
     clock : callable
         Returns the time in seconds, for rows that rest before they are tried again.
     """
@@ -188,7 +189,7 @@ class Loop:
     slots: int | None = None
     may_drive: Callable[[], bool] = attrs.field(default=lambda: False)
     prepare: Callable[[], bool] = _no_preparation
-    deliver: Callable[[Lane, Taken], None] = _no_delivery
+    deliver: Callable[[Lane, Taken], Iterable[Taken]] = _as_it_is
     clock: Callable[[], float] = _no_clock
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
     _was_interrupted: bool = attrs.field(default=False, init=False)
@@ -234,6 +235,10 @@ class Loop:
             if whose is lane:
                 self.backend.kill(future)
         self._note_end(lane)
+
+    def announce(self, lane: Lane, taken: Taken) -> None:
+        """Have rows yielded that are finished."""
+        self._news.append((lane, taken))
 
     @property
     def active(self) -> bool:
@@ -449,8 +454,8 @@ class Loop:
     def _returned(self, lane: Lane, flight: Flight, part: Part) -> None:
         taken = lane.dispatcher.returned(flight, thawed(part))
         if taken is not None:
-            self.deliver(lane, taken)
-            self._news.append((lane, taken))
+            for each in self.deliver(lane, taken):
+                self.announce(lane, each)
 
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]

@@ -42,7 +42,8 @@ stage     what the print was made of; written by every run  none
           that begins the stage
 rows      none                                              two pickles: the answers, and the psets
 failures  a list of ``{"kind", "text", "traceback",         one pickle: the psets
-          "attempts"}``, one for each row
+          "attempts", "earlier"}``, one for each row; the
+          last is ``[kind, text]`` of each attempt before
 opened    who opened the file to write: ``{"host", "pid",   none
           "user", "program"}``
 ========  ================================================  ====================================================

@@ -61,6 +61,12 @@ class StatsRefused(NamedTuple):
     text: str
 
 
+class JournalSpoke(NamedTuple):
+    """There is something to be said of the journal: it cannot be written, or is damaged."""
+
+    text: str
+
+
 class Progressed(NamedTuple):
     """Time has passed; `progress` is as it is now."""
 
@@ -80,7 +86,15 @@ class SurveyEnded(NamedTuple):
 
 
 Event: TypeAlias = (
-    SurveyStarted | RowsFinished | RowLost | StageToldSoFar | OutFuncFailed | StatsRefused | Progressed | SurveyEnded
+    SurveyStarted
+    | RowsFinished
+    | RowLost
+    | StageToldSoFar
+    | OutFuncFailed
+    | StatsRefused
+    | JournalSpoke
+    | Progressed
+    | SurveyEnded
 )
 
 

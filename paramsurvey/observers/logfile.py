@@ -15,6 +15,7 @@ import attrs
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
     Event,
+    JournalSpoke,
     OutFuncFailed,
     Progressed,
     RowLost,
@@ -87,6 +88,8 @@ class LogFile:
             return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
         if isinstance(event, StatsRefused | StageToldSoFar):
             return f"{event.name}: {event.text}"
+        if isinstance(event, JournalSpoke):
+            return event.text
         assert isinstance(event, SurveyEnded)
         reason = f" ({event.reason})" if event.reason else ""
         return f"{event.name}: {event.progress}; {event.seconds:.3f} s{reason}; {event.stats!r}"

@@ -12,6 +12,7 @@ import attrs
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
     Event,
+    JournalSpoke,
     OutFuncFailed,
     Progressed,
     RowLost,
@@ -69,6 +70,8 @@ class Terminal:
             self._ended(event)
         elif self.verbose == 0:
             return
+        elif isinstance(event, JournalSpoke):
+            say(event.text)
         elif isinstance(event, RowLost):
             self._lost(event)
         elif isinstance(event, StageToldSoFar):

@@ -1,0 +1,418 @@
+"""What a run asks its journal, and tells it: rows that are known already, rows that are finished, rows that are lost.
+
+A `Journal` is open as long as its session, and locked while surveys run. A `Ledger` is one stage of one run. What the
+run adds is for later runs: in the run itself a pset that comes again is another row (`index.Seen`).
+
+Nothing here may end a survey. What cannot be read is computed again, what cannot be written is not remembered, and
+each kind of trouble is said once.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+
+import attrs
+import numpy as np
+
+from paramsurvey.codeprint import CodePrint, code_print
+from paramsurvey.engine.columns import Column, Keys
+from paramsurvey.engine.dispatcher import Lost
+from paramsurvey.engine.pickling import dumps
+from paramsurvey.engine.records import Failure
+from paramsurvey.errors import JournalError, OptionError
+from paramsurvey.journal.file import JournalFile, Write
+from paramsurvey.journal.format import Damage, Kind, Record, as_text, parsed, record
+from paramsurvey.journal.index import Known, Places, Seen
+from paramsurvey.journal.keys import Words, row_keys, with_occurrences
+from paramsurvey.journal.prints import StagePrint, changes_of_libraries, stage_print
+from paramsurvey.options import Options
+from paramsurvey.tables import Table, concatenated, with_columns_in_order
+
+CACHED_BYTES: Final = 32 << 20
+"""Of records that have been read in a run so many bytes are kept, for rows that come in another order."""
+
+MOST_DAMAGES_TOLD: Final = 3
+
+Say: TypeAlias = Callable[[str], None]
+
+
+@attrs.define(eq=False, repr=False)
+class Contents:
+    """What is in a journal: which records, of which stages, and which rows are in them.
+
+    Attributes
+    ----------
+    records : list of Record
+        Those with rows, finished or lost.
+    stages : dict of bytes to Record
+        The last that tells what a print was made of.
+    """
+
+    records: list[Record] = attrs.field(factory=list, init=False)
+    stages: dict[bytes, Record] = attrs.field(factory=dict, init=False)
+    _known: dict[tuple[bytes, int], Known] = attrs.field(factory=dict, init=False)
+    _more: dict[tuple[bytes, int], list[tuple[int, bytes]]] = attrs.field(factory=dict, init=False)
+
+    def add(self, one: Record, keys: bytes) -> None:
+        """Take note of a record."""
+        if one.kind == Kind.STAGE:
+            self.stages[one.stage] = one
+        elif one.kind in (Kind.ROWS, Kind.FAILURES):
+            self._more.setdefault((one.stage, one.kind), []).append((len(self.records), keys))
+            self.records.append(one)
+
+    def known(self, stage: bytes, kind: Kind) -> Known:
+        """Return the index of a stage's rows, finished or lost."""
+        place = stage, int(kind)
+        more = self._more.pop(place, None)
+        if more is not None:
+            self._known[place] = self._known.get(place, Known.nothing()).with_more(more)
+        return self._known.get(place, Known.nothing())
+
+    def prints(self) -> list[bytes]:
+        """Return the prints of all stages of which there is anything."""
+        return list(dict.fromkeys((*self.stages, *(stage for stage, _ in (*self._known, *self._more)))))
+
+
+class Recalled(NamedTuple):
+    """What a journal knows of some rows.
+
+    Attributes
+    ----------
+    keys : array of uint64
+        The keys of all of them.
+    rows : array of int64
+        Those that are finished; ascending.
+    answers : Table
+        Their answers, in the same order.
+    lost : list of Lost
+        Those that are not to be tried again.
+    nameless : list of int
+        Those that have no key, because they cannot be pickled: they cannot be remembered.
+    """
+
+    keys: Words
+    rows: Places
+    answers: Table
+    lost: list[Lost]
+    nameless: list[int]
+
+
+NOTHING: Final = Table((), [], 0)
+
+
+@attrs.define(eq=False, repr=False)
+class Journal:
+    """A journal that a session uses.
+
+    Parameters
+    ----------
+    path : str
+        Where it is.
+    """
+
+    path: str
+    file: JournalFile = attrs.field(init=False)
+    write_with: ClassVar[Write] = os.pwrite  # what tests of broken disks put something else for
+    contents: Contents = attrs.field(factory=Contents, init=False)
+    _users: int = attrs.field(default=0, init=False)
+    _is_usable: bool = attrs.field(default=False, init=False)
+    _damages: int = attrs.field(default=0, init=False)
+    _told: str = attrs.field(default="", init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.file = JournalFile(self.path, write=type(self).write_with)
+
+    @contextmanager
+    def held(self, say: Say) -> Iterator[bool]:
+        """Read what is new in it and lock it; yield whether it can be used at all.
+
+        Raises
+        ------
+        JournalError
+            Another program is writing to it, or it is no journal, or one of a newer version.
+        """
+        if not self._users:
+            self._is_usable = self._opened(say)
+        self._users += 1
+        try:
+            yield self._is_usable
+        finally:
+            self._users -= 1
+            if not self._users:
+                self.file.unlock()
+
+    def _opened(self, say: Say) -> bool:
+        try:
+            if self.file.open(to_write=True):
+                self.contents = Contents()
+            is_safe = self.file.lock()
+            if self.file.open(to_write=True):  # it was compacted between the two
+                self.contents = Contents()
+                is_safe = self.file.lock()
+            if not is_safe:
+                say(f"the file system of the journal {self.path} has no locks: see that only one program uses it")
+            self.read_on(say)
+            self.file.begin()
+        except JournalError:
+            raise
+        except OSError as exc:
+            say(f"the journal {self.path} cannot be opened, and the survey goes on without: {exc.strerror}")
+            return False
+        self.tell_trouble(say)
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def read_on(self, say: Say) -> None:
+        """Take note of what is new in the file, and tell what is damaged."""
+        for found in self.file.news():
+            if isinstance(found, Damage):
+                self.note_damage(str(found), say)
+            else:
+                self.contents.add(*found)
+
+    def note_damage(self, what: str, say: Say) -> None:
+        """Tell of damage, but not endlessly."""
+        self._damages += 1
+        if self._damages <= MOST_DAMAGES_TOLD:
+            say(f"the journal {self.path} is damaged, and what was there is computed again: {what}")
+        elif self._damages == MOST_DAMAGES_TOLD + 1:
+            say(f"further damages of the journal {self.path} are not told: see paramsurvey.open_journal().verify()")
+
+    def tell_trouble(self, say: Say) -> None:
+        """Tell why it cannot be written, once."""
+        if self.file.trouble != self._told:
+            self._told = self.file.trouble
+            if self._told:
+                say(self._told)
+
+    def write(
+        self,
+        say: Say,
+        kind: Kind,
+        stage: bytes,
+        *,
+        keys: bytes = b"",
+        text: bytes = b"",
+        data: bytes = b"",
+    ) -> None:
+        """Write a record, if that is possible, and take note of it."""
+        now = time.time()
+        written = record(kind, stage=stage, keys=keys, text=text, data=data, written=now)
+        offset = self.file.append(written)
+        self.tell_trouble(say)
+        if offset is not None and (one := parsed(written, 0, offset)) is not None:
+            self.contents.add(one, keys)
+
+
+@attrs.define(eq=False, repr=False)
+class Ledger:
+    """A stage of a run, as its journal knows it.
+
+    Parameters
+    ----------
+    journal : Journal
+        Which has to be held (`Journal.held`).
+    print : StagePrint
+        What the stage is.
+    retry_failed : bool
+        Whether rows are tried again that were lost.
+    say : callable
+        Tells the user something.
+    """
+
+    journal: Journal
+    print: StagePrint
+    retry_failed: bool
+    say: Say
+    _stage: bytes = attrs.field(init=False)
+    _known: Known = attrs.field(init=False)
+    _known_lost: Known = attrs.field(init=False)
+    _records: list[Record] = attrs.field(init=False)
+    _seen: Seen = attrs.field(factory=Seen, init=False)
+    _cache: OrderedDict[int, Any] = attrs.field(factory=OrderedDict, init=False)
+    _cached_bytes: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._stage = self.print.digest
+        contents = self.journal.contents
+        self._known = contents.known(self._stage, Kind.ROWS)
+        self._known_lost = Known.nothing() if self.retry_failed else contents.known(self._stage, Kind.FAILURES)
+        self._records = contents.records
+        self._tell_of_libraries(contents)
+        self.journal.write(self.say, Kind.STAGE, self._stage, text=as_text(self.print.as_dict()))
+
+    def _tell_of_libraries(self, contents: Contents) -> None:
+        before = contents.stages.get(self._stage)
+        data = None if before is None else self.journal.file.text(before)
+        if data is not None and (changed := changes_of_libraries(StagePrint.of_dict(data), self.print)):
+            self.say(
+                f"{self.print.name}: since rows in the journal were computed, {', '.join(changed)}; they are used all "
+                "the same (version= makes them stale)"
+            )
+
+    # Reading
+
+    def recall(self, psets: Table) -> Recalled:
+        """Tell what is known of some rows that come into the survey."""
+        keys, nameless = row_keys(psets.keys, psets.columns, psets.count)
+        keys = with_occurrences(keys, self._seen.count(keys))
+        rows, answers = self._finished(self._found(self._known, keys, nameless))
+        lost = self._lost_among(keys, nameless, rows) if len(self._known_lost.first) else []
+        return Recalled(keys, rows, answers, lost, nameless)
+
+    @staticmethod
+    def _found(known: Known, keys: Words, nameless: list[int]) -> Places:
+        places = known.find(keys)
+        places[nameless] = -1
+        return places
+
+    def _finished(self, places: Places) -> tuple[Places, Table]:
+        """Return the rows that are finished, and their answers, given their places in the index."""
+        rows = np.flatnonzero(places >= 0)
+        if not len(rows):
+            return rows, NOTHING
+        records = self._known.records[places[rows]]
+        order = np.argsort(records, kind="stable")
+        cuts = np.flatnonzero(np.diff(records[order])) + 1
+        found, tables = [], []
+        for group in np.split(order, cuts):
+            answers = self._answers(int(records[group[0]]))
+            if answers is not None:
+                found.append(rows[group])
+                tables.append(answers.take(self._known.rows[places[rows[group]]].astype(np.int64)))
+        if not found:
+            return np.empty(0, np.int64), NOTHING
+        rows, table = np.concatenate(found), concatenated(tables)
+        owners = np.repeat(np.arange(len(found)), [len(each) for each in found])
+        if len(found) > 1:
+            order = np.argsort(rows)
+            rows, table, owners = rows[order], table.take(order), owners[order]
+        return rows, with_columns_in_order(table, [each.keys for each in tables], owners)
+
+    def _answers(self, number: int) -> Table | None:
+        """Return the answers in a record, None if they cannot be read."""
+        if number in self._cache:
+            self._cache.move_to_end(number)
+            return self._cache[number]  # type: ignore[no-any-return]
+        one = self._records[number]
+        table = self._read(one)
+        self._cache[number] = table
+        self._cached_bytes += one.data_bytes
+        while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
+            oldest, _ = self._cache.popitem(last=False)
+            self._cached_bytes -= self._records[oldest].data_bytes
+        return table
+
+    def _read(self, one: Record) -> Table | None:
+        data = self.journal.file.data(one)
+        if data is None:
+            damage = Damage(one.offset, one.end - one.offset, f"{one.rows} rows of {self.print.name}")
+            self.journal.note_damage(str(damage), self.say)
+            return None
+        try:
+            keys, columns = pickle.loads(data)
+            return Table(keys, columns, one.rows)
+        except Exception as exc:  # noqa: BLE001 - a class of the user's may have gone, or raise anything
+            self.journal.note_damage(f"{one.rows} rows of {self.print.name} cannot be unpickled: {exc!r}", self.say)
+            return None
+
+    def _lost_among(self, keys: Words, nameless: list[int], finished: Places) -> list[Lost]:
+        places = self._found(self._known_lost, keys, nameless)
+        places[finished] = -1
+        lost = []
+        texts: dict[int, Any] = {}
+        for row in np.flatnonzero(places >= 0).tolist():
+            number = int(self._known_lost.records[places[row]])
+            if number not in texts:
+                texts[number] = self.journal.file.text(self._records[number])
+            if texts[number] is not None:
+                why = texts[number][int(self._known_lost.rows[places[row]])]
+                lost.append(lost_of(row, why))
+        return lost
+
+    # Writing
+
+    def record(self, keys: bytes, psets: tuple[Keys, list[Column]], answers: tuple[Keys, list[Column]]) -> None:
+        """Remember rows that are finished."""
+        try:
+            data = dumps(answers) + dumps(psets)
+        except Exception as exc:  # noqa: BLE001 - what a worker in this very process returns need not be picklable
+            self.journal.note_damage(f"answers of {self.print.name} cannot be pickled: {exc!r}", self.say)
+            return
+        self.journal.write(self.say, Kind.ROWS, self._stage, keys=keys, data=data)
+
+    def record_lost(self, keys: bytes, psets: tuple[Keys, list[Column]], lost: Sequence[Lost]) -> None:
+        """Remember rows that are lost, and why."""
+        why = [
+            {
+                "kind": one.failure.kind,
+                "text": one.failure.text,
+                "traceback": one.failure.traceback,
+                "attempts": one.attempts,
+                "earlier": [[failure.kind, failure.text] for failure in one.earlier],
+            }
+            for one in lost
+        ]
+        try:
+            data = dumps(psets)
+        except Exception:  # noqa: BLE001 - that may be why it is lost
+            data = b""
+        self.journal.write(self.say, Kind.FAILURES, self._stage, keys=keys, text=as_text(why), data=data)
+
+
+@attrs.define(eq=False, repr=False)
+class Ledgers:
+    """The stages of a run, as its journal knows them: one ledger for each print, so that no row is taken twice.
+
+    Parameters
+    ----------
+    journal : Journal
+        Which has to be held.
+    say : callable
+        Tells the user something.
+    """
+
+    journal: Journal
+    say: Say
+    _ledgers: dict[bytes, Ledger] = attrs.field(factory=dict, init=False)
+    _codes: dict[int, tuple[Any, CodePrint]] = attrs.field(factory=dict, init=False)  # by worker, which is kept alive
+
+    def of(self, name: str, worker: Any, options: Options) -> Ledger | None:
+        """Return the ledger of a stage; None if it cannot be told what its answers depend on, which is said.
+
+        Raises
+        ------
+        OptionError
+            A file in ``depends=`` cannot be read.
+        """
+        try:
+            stage = stage_print(name, worker, self._code(worker), options)
+        except OptionError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - values of the user's may refuse to be taken apart in any way
+            self.say(f"{name}: nothing of it is remembered in the journal, because of its user_kwargs: {exc!r}")
+            return None
+        if stage.digest not in self._ledgers:
+            self._ledgers[stage.digest] = Ledger(self.journal, stage, options.retry_failed, self.say)
+        return self._ledgers[stage.digest]
+
+    def _code(self, worker: Any) -> CodePrint:
+        if id(worker) not in self._codes:
+            self._codes[id(worker)] = worker, code_print(worker)
+        return self._codes[id(worker)][1]
+
+
+def lost_of(row: int, why: Mapping[str, Any]) -> Lost:
+    """Return a lost row, given what the text of a record says of it."""
+    earlier = tuple(Failure(kind, text) for kind, text in why["earlier"])
+    return Lost(row, Failure(why["kind"], why["text"], why["traceback"]), why["attempts"], earlier)

@@ -152,8 +152,8 @@ _LIGHT: Final = {"back": "#ffffff", "ink": "#1f2933", "dim": "#616e7c", "grid": 
 _DARK: Final = {"back": "#15191e", "ink": "#e4e7eb", "dim": "#9aa5b1", "grid": "#2c333b", "dot": "#52667a",
                 "limit": "#3e4c59", "line": "#63b3ed", "bar": "#3f6f9c"}  # fmt: skip
 
-_LEFT, _RIGHT, _TOP = 64.0, 20.0, 44.0
-_VALUES, _LABELS, _COUNTS, _BOTTOM = 230.0, 76.0, 64.0, 30.0
+_LEFT, _RIGHT, _TOP = 64.0, 20.0, 52.0
+_VALUES, _COUNTS, _BOTTOM = 230.0, 64.0, 30.0
 _LETTER = 6.2
 """How wide a letter of 11 points is, about."""
 
@@ -162,14 +162,30 @@ def _width(chart: Chart) -> float:
     return _LEFT + _RIGHT + min(max(44.0 * len(chart.columns), 320.0), 1200.0)
 
 
-_HEIGHT: Final = _TOP + _VALUES + _LABELS + _COUNTS + _BOTTOM
+def _step(chart: Chart) -> float:
+    return (_width(chart) - _LEFT - _RIGHT) / max(len(chart.columns), 1)
+
+
+def _is_flat(chart: Chart) -> bool:
+    """Tell whether all labels have room side by side."""
+    return all(len(_cut(column.label, 12)) * _LETTER < _step(chart) for column in chart.columns)
+
+
+def _foot(chart: Chart) -> float:
+    """Return where the bars stand."""
+    return _TOP + _VALUES + (48.0 if _is_flat(chart) else 84.0) + _COUNTS
+
+
+def _height(chart: Chart) -> float:
+    return _foot(chart) + _BOTTOM
 
 
 def _shapes(chart: Chart) -> Iterator[_Shape]:
     """Lay the chart out."""
-    width = _width(chart)
-    yield _Text((_LEFT - 48, 24), _cut(chart.title, int(width / 8)), 14, "ink", bold=True)
-    step = (width - _LEFT - _RIGHT) / max(len(chart.columns), 1)
+    width, step = _width(chart), _step(chart)
+    yield _Text((_LEFT - 48, 22), _cut(chart.title, int(width / 8)), 14, "ink", bold=True)
+    told = "dots: with each candidate" + ("; dashes: at most" if any(each.limits for each in chart.columns) else "")
+    yield _Text((width - _RIGHT, _TOP - 10), told, 10, "dim", "end")
     xs = [_LEFT + step * (place + 0.5) for place in range(len(chart.columns))]
     yield from _values(chart, xs, step)
     yield from _labels(chart, xs, step)
@@ -187,10 +203,10 @@ def _values(chart: Chart, xs: Sequence[float], step: float) -> Iterator[_Shape]:
     for tick in ticks:
         yield _Line(((_LEFT, y(tick)), (right, y(tick))), "grid")
         yield _Text((_LEFT - 8, y(tick) + 3.5), f"{tick:.6g}", 11, "dim", "end")
-    yield _Text((_LEFT - 48, _TOP - 8), _cut(chart.value_name, 40), 11, "dim")
+    yield _Text((_LEFT - 48, _TOP - 10), _cut(chart.value_name, 24), 11, "dim")
     for x, column in zip(xs, chart.columns, strict=True):
         for limit in filter(math.isfinite, column.limits):
-            yield _Line(((x - 4, y(limit)), (x + 4, y(limit))), "limit", 1.5)
+            yield _Line(((x - 4, y(limit)), (x + 4, y(limit))), "limit")
         for dot in filter(math.isfinite, column.dots):
             yield _Dot((x, y(dot)), 2.6, "dot")
     yield from _line_of_values(chart, xs, step, y)
@@ -213,7 +229,7 @@ def _is_there(value: float | None) -> bool:
 
 def _labels(chart: Chart, xs: Sequence[float], step: float) -> Iterator[_Shape]:
     top, every = _TOP + _VALUES + 16, max(1, math.ceil(14 / max(step, 1)))
-    is_flat = all(len(column.label) * _LETTER < step for column in chart.columns)
+    is_flat = _is_flat(chart)
     for place, (x, column) in enumerate(zip(xs, chart.columns, strict=True)):
         if place % every == 0:
             text = _cut(column.label, 12)
@@ -225,7 +241,7 @@ def _labels(chart: Chart, xs: Sequence[float], step: float) -> Iterator[_Shape]:
 
 
 def _counts(chart: Chart, xs: Sequence[float], step: float) -> Iterator[_Shape]:
-    bottom, right = _TOP + _VALUES + _LABELS + _COUNTS, _width(chart) - _RIGHT
+    bottom, right = _foot(chart), _width(chart) - _RIGHT
     ticks = _ticks([0, *(column.count for column in chart.columns)], most=2, whole=True)
     yield _Text((_LEFT - 48, bottom - _COUNTS - 8), "evaluations", 11, "dim")
     for tick in ticks:
@@ -263,17 +279,17 @@ def _cut(text: str, most: int) -> str:
 
 
 def _svg(chart: Chart) -> str:
-    width = _width(chart)
+    width, height = _width(chart), _height(chart)
     rules = "".join(
         f".paramsurvey .pc-{name}{{fill:{colour}}}.paramsurvey .pc-{name}-line{{stroke:{colour}}}"
         for name, colour in _DARK.items()
     )
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="paramsurvey" role="img" width="{width:g}" '
-        f'height="{_HEIGHT:g}" viewBox="0 0 {width:g} {_HEIGHT:g}" font-family="system-ui, sans-serif">',
+        f'height="{height:g}" viewBox="0 0 {width:g} {height:g}" font-family="system-ui, sans-serif">',
         f"<title>{html.escape(_cut(chart.title, 200))}</title>",
         f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>",
-        f'<rect class="pc-back" width="{width:g}" height="{_HEIGHT:g}" rx="8" fill="{_LIGHT["back"]}"/>',
+        f'<rect class="pc-back" width="{width:g}" height="{height:g}" rx="8" fill="{_LIGHT["back"]}"/>',
         *map(_svg_shape, _shapes(chart)),
         "</svg>",
     ]
@@ -315,11 +331,11 @@ def _save_png(chart: Chart, file: Path) -> None:
             f"a chart cannot be saved as {str(file)!r} without matplotlib: pip install 'paramsurvey[plot]', "
             "or save it as .svg"
         ) from exc
-    width = _width(chart)
+    width, height = _width(chart), _height(chart)
     with mpl.rc_context({"text.usetex": False, "path.sketch": None, "path.effects": []}):
-        figure = Figure(figsize=(width / 72, _HEIGHT / 72), dpi=144, facecolor=_LIGHT["back"])
+        figure = Figure(figsize=(width / 72, height / 72), dpi=144, facecolor=_LIGHT["back"])
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(_HEIGHT, 0))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         axes.axis("off")
         for place, shape in enumerate(_shapes(chart)):
             _png_shape(axes, shape, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from paramsurvey.stages.greedy_search import Task
     from paramsurvey.stages.greedy_trace import Round, Seen, Step
 
-OWN_IN_TRACE = ("round", "move", "rule", "beam", "instead_of", "status", "picked", "bound", "gain", "seconds")
+OWN_IN_TRACE = (
+    "round", "move", "rule", "beam", "instead_of", "status", "picked", "replicates", "bound", "gain", "seconds"
+)  # fmt: skip
 """The columns of the trace that are neither keys nor answers; an answer of such a name is called ``answer_...``."""
 
 
@@ -283,13 +286,15 @@ def _afresh(task: Task, members: Members) -> Score | None:
 
 def _states(state: State) -> list[State]:
     """Return the sets on the way to one."""
-    states, members = list[State](), set[int]()
+    added = {each for step in state.steps for each in step.added}
+    removed = (each for step in state.steps for each in step.removed)
+    members = tuple(each for each in (*state.members, *removed) if each not in added)  # with which it began
+    states, rounds = list[State](), Counter(step.number for step in state.steps)
     for place, step in enumerate(state.steps):
-        members = (members | {*step.added}) - {*step.removed}
-        order = state.members if place + 1 == len(state.steps) else tuple(sorted(members))
-        if len(members) == len(order):
-            states.append(State(order, None, step.score, state.steps[: place + 1]))
-    return states
+        members = (*(each for each in members if each not in step.removed), *step.added)
+        if rounds[step.number] == 1:  # of several that tied it is not known
+            states.append(State(members, None, step.score, state.steps[: place + 1]))
+    return [*(each for each in states if len(each.members) != len(state.members)), state]
 
 
 # --- picks ----------------------------------------------------------------------------------------
@@ -354,6 +359,7 @@ def _trace_row(task: Task, each: Round, seen: Seen) -> tuple[Pset, Pset]:
     row |= {"beam": seen.parent} if seen.parent else {}
     row |= {"instead_of": _named(task, seen.instead)} if seen.instead else {}
     row |= {"status": seen.status, "picked": seen.picked}
+    row |= {"replicates": seen.replicates} if task.spec.replicates > 1 else {}
     row |= {name: value for name, value in (("bound", seen.bound), ("gain", seen.gain)) if value is not None}
     if seen.status == "pruned":
         return row, {}

@@ -77,3 +77,32 @@ def textbook(value, count, picks):
         evaluated += len(others)
         picked.append(max(others, key=lambda key: value([*picked, key])))
     return picked, evaluated
+
+
+@attrs.frozen(eq=False)
+class Scored:
+    """The cross-validated score of a model on some of the features."""
+
+    model: object
+    x: object
+    y: object
+    folds: int
+
+    def __call__(self, pset, system_kwargs, user_kwargs):
+        from sklearn.model_selection import cross_val_score
+
+        columns = sorted(chosen_of(pset))
+        return {"score": cross_val_score(self.model, self.x[:, columns], self.y, cv=self.folds).mean()}
+
+
+def interaction(rng, count):
+    """Worth of single ones and of pairs, which may be good or bad together: gains rise and fall."""
+    alone = [rng.uniform(0, 1) for _ in range(count)]
+    together = {(one, other): rng.uniform(-1, 1) for one in range(count) for other in range(one)}
+
+    def value(keys):
+        ordered = sorted(keys, reverse=True)
+        pairs = ((one, other) for place, one in enumerate(ordered) for other in ordered[place + 1 :])
+        return 5 + sum(alone[key] for key in ordered) + sum(together[pair] for pair in pairs)
+
+    return value

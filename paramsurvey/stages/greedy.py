@@ -251,8 +251,9 @@ class Greedy:
         When a gain has risen: throw the picks away and do plain greedy, from what is known (the default); raise a
         `StageError` that carries the results so far; or go on with a warning.
     gain_rise : number or function, optional
-        With `lazy`: by how much one pick can raise the gain of another candidate at most, or a function of the keys of
-        pick and candidate that tells. It makes lazy search exact where gains can rise.
+        With `lazy`: by how much one pick can raise the gain of another candidate at most, or a function that tells it
+        of the pick's key, the candidate's, and the list of those that were in before the pick. It makes lazy search
+        exact where gains can rise. It is called in this process, often.
     slack : number, optional
         With `lazy`: a difference in gains that is to be put down to noise.
     replicates : int

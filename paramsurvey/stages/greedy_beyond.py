@@ -1,4 +1,21 @@
-"""Searches that look further than plain greedy: a beam, backward, floating, and the exchange of picks in the end."""
+"""Searches that look further than plain greedy: a beam, backward, floating, and the exchange of picks in the end.
+
+How often each finds the best of all sets of 4 out of 10, in 40 instances, and its share of that one's value in the
+mean; ``python tests/test_greedy_beyond.py`` prints it, and the tests compare it:
+
+============ =============  =============  =============  =============  =============
+metric       plain          beam=3         backward       floating       polish='swap'
+============ =============  =============  =============  =============  =============
+coverage     35  99.4 %     39  99.9 %     29  98.4 %     37  99.7 %     39  99.9 %
+facilities   25  99.6 %     37 100.0 %     30  99.9 %     29  99.8 %     36 100.0 %
+cut          19  97.0 %     38  99.9 %      8  91.4 %     21  97.5 %     24  98.3 %
+interaction  19  96.4 %     32  99.3 %     23  98.5 %     21  97.3 %     24  98.2 %
+anything      1  85.8 %      2  94.3 %      1  89.0 %      2  88.3 %      8  98.7 %
+============ =============  =============  =============  =============  =============
+
+Gains fall in the first three; in the fourth, pairs of candidates are better or worse together than alone; in the last,
+the value of a set says nothing about any other one.
+"""
 
 from __future__ import annotations
 

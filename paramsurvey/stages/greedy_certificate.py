@@ -73,7 +73,7 @@ class Diagnosis:
         return self.rose / self.compared if self.compared else 0.0
 
     def __str__(self) -> str:
-        lazy = "something else might have been picked" if self.lazy_evaluations is None else (
+        lazy = "other sets would have been looked at, too" if self.lazy_evaluations is None else (
             f"{self.lazy_evaluations} evaluations would have been enough"
         )  # fmt: skip
         return (

@@ -284,6 +284,10 @@ class _LazyRound:
         rise, keys = self.task.spec.gain_rise, self.task.pool.keys
         if rise is None:
             return 0
-        if callable(rise):
-            return sum(rise(keys[each], keys[candidate]) for each in added if each != candidate)
-        return rise * len(added)
+        if not callable(rise):
+            return rise * len(added)
+        whole, more = [keys[each] for each in (*self.task.pool.start, *self.state.members)], 0
+        for each in added:
+            more += rise(keys[each], keys[candidate], whole.copy()) if each != candidate else 0
+            whole.append(keys[each])
+        return more

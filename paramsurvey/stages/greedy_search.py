@@ -4,6 +4,18 @@ A search is a generator that yields what it needs to know, a `Need`, and finds i
 greedy is the textbook's: Nemhauser, Wolsey and Fisher (Mathematical Programming 14, 265, 1978) showed that for a metric
 whose gains can only fall as the set grows, and are never negative, it is worth at least 1 - 1/e = 63 % of the best set
 of its size.
+
+With a budget it can pick by gain, or by gain per cost, and try every set on the way with the best single candidate that
+fits. How often each finds the best of all sets of 9 candidates that fit, in 60 instances of weighted coverage, and its
+share of that one's value, at least and in the mean (``python tests/test_greedy_beyond.py`` prints it):
+
+======== ========   ======  ======
+rule     the best   least   mean
+======== ========   ======  ======
+gain     32 of 60   60.0 %  93.5 %
+ratio    52 of 60   79.7 %  98.6 %
+both     56 of 60   93.2 %  99.6 %
+======== ========   ======  ======
 """
 
 from __future__ import annotations

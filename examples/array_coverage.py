@@ -9,7 +9,8 @@ puts what they gain beside what they would cost, and ranks them::
     python examples/array_coverage.py --out /tmp/coverage
 
 It prints its plan, the best additions, and how the run went. It writes ``array_coverage.csv`` (one row per array and
-source), ``array_coverage.svg`` (tracks and gains, with ``paramsurvey[plot]``) and ``array_coverage_pipeline.svg``.
+source), ``array_coverage.svg`` (tracks and gains, with ``paramsurvey[plot]``) and ``array_coverage_pipeline.svg``. In
+the end it searches for the best eight additions, as `array_design.py` does alone.
 
 The pipeline is `pipeline`, its workers are `quality` and `coverage`. What an array measures is in `uv_plane.py`.
 """
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from array_design import QUICK_CANDIDATES, cost, design
 from uv_plane import BASE, MICROARCSECOND, OBSERVATION, SOURCES, added_to, filling_fraction, members, uv_tracks
 
 from paramsurvey import Pipeline, RunResults, workers
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     Stations = dict[str, dict[str, Any]]
 
 STATIONS = Path(__file__).resolve().parent / "data" / "stations.csv"
-QUICK_CANDIDATES = ["CNI", "GAM", "GLT", "HAY", "NOEMA"]
 OBSERVED = ["baselines", "visibilities", "longest_glambda", "resolution_uas", "filling"]
 
 
@@ -105,13 +106,9 @@ def sites(stations: Stations, quick: bool) -> list[dict[str, Any]]:
 def costs(stations: Stations, quick: bool) -> list[dict[str, Any]]:
     """Return what the additions of every array cost, 1 being a telescope by a road at sea level.
 
-    These are no estimates of anybody's, but an illustration: roads and thin air add 20 % per kilometre of height, and
-    ships and aeroplanes 150 % beyond 60 degrees of latitude.
+    These are no estimates of anybody's, but an illustration (`array_design.cost`).
     """
-    one = {
-        name: 1 + 0.2 * at["elevation_m"] / 1000 + (1.5 if abs(at["latitude_deg"]) > 60 else 0)
-        for name, at in stations.items()
-    }
+    one = {name: cost(at) for name, at in stations.items()}
     arrays = [row["array"] for row in sites(stations, quick)]
     return [{"array": array, "cost": sum(one.get(name, math.nan) for name in added_to(array))} for array in arrays]
 
@@ -190,13 +187,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     stations = pd.read_csv(STATIONS).set_index("station").to_dict("index")
     survey = pipeline(stations, args.quick)
     given: dict[str, Any] = {"sites": sites(stations, args.quick), "costs": costs(stations, args.quick)}
-    given |= {"ncores": args.ncores, "verbose": args.verbose, "vstats": args.verbose, "allow_missing": True}
+    options: dict[str, Any] = {"ncores": args.ncores, "verbose": args.verbose, "vstats": args.verbose}
+    given |= {**options, "allow_missing": True}
 
     print(survey.plan(sample=8, **given), end="\n\n", flush=True)
     start = time.perf_counter()
     run = survey.run(**given)
     seconds = time.perf_counter() - start
-    return show(run, stations, seconds, args)
+    missing = show(run, stations, seconds, args)
+    print("\nAnd which eight should join, one after the other, if money counts?")
+    return max(missing, design(stations, args.out, quick=args.quick, **options))
 
 
 def show(run: RunResults, stations: Stations, seconds: float, args: argparse.Namespace) -> int:

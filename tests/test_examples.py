@@ -50,7 +50,7 @@ def load_example(name: str) -> ModuleType:
 
 
 sys.path.insert(0, str(EXAMPLES))  # as for a script that is run there
-example, uv_plane = load_example("array_coverage"), load_example("uv_plane")
+example, design, uv_plane = (load_example(name) for name in ("array_coverage", "array_design", "uv_plane"))
 sys.path.remove(str(EXAMPLES))
 STATIONS: dict[str, dict[str, Any]] = pd.read_csv(example.STATIONS).set_index("station").to_dict("index")
 M87, SGR_A = uv_plane.SOURCES
@@ -312,6 +312,13 @@ def test_a_ranked_row_knows_its_sites_and_its_costs() -> None:
 # ---- the program -----------------------------------------------------------------------------------------------------
 
 
+def survey_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what is printed before the search for the best additions."""
+    survey, search = done.stdout.split("\n\nAnd which eight should join, one after the other, if money counts?\n")
+    assert "M87: EHT2017" in search
+    return survey
+
+
 def test_the_quick_survey_prints_its_plan_its_course_and_a_table_and_writes_all_rows(tmp_path: Path) -> None:
     done = run(EXAMPLES / "array_coverage.py", "--quick", "--no-plot", "--verbose", "0", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -323,7 +330,7 @@ def test_the_quick_survey_prints_its_plan_its_course_and_a_table_and_writes_all_
     assert max(map(len, "\n".join([course, *tables]).splitlines())) <= 100
     assert tables[0].startswith("M87, declination +12.4°")
     assert tables[1].startswith("Sgr A*, declination -29.0°")
-    assert done.stdout.splitlines()[-1].endswith("written to array_coverage_pipeline.svg, array_coverage.csv")
+    assert survey_of(done).endswith("written to array_coverage_pipeline.svg, array_coverage.csv")
     assert not (tmp_path / "array_coverage.svg").exists()
 
     table = pd.read_csv(tmp_path / "array_coverage.csv")
@@ -353,7 +360,7 @@ def test_the_picture_is_a_drawing_with_tracks_in_it(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture needs paramsurvey[plot]")
     done = run(EXAMPLES / "array_coverage.py", "--quick", "--out", "deep/in", "--verbose", "0", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.rstrip().endswith("deep/in/array_coverage.csv, deep/in/array_coverage.svg")
+    assert survey_of(done).endswith("deep/in/array_coverage.csv, deep/in/array_coverage.svg")
     picture = tmp_path / "deep" / "in" / "array_coverage.svg"
     assert len(list(svg(picture).iter("{http://www.w3.org/2000/svg}path"))) > 200
     for words in ("M87: 34% filled", "Sgr A*: 50% filled", "u (Gλ), east to the left", "+ GLT"):
@@ -375,14 +382,15 @@ def test_without_matplotlib_it_says_which_extra_to_install_and_prints_the_table(
     done = run(EXAMPLES / "array_coverage.py", "--quick", cwd=tmp_path, first=str(tmp_path / "empty"))
     assert done.returncode == 0, done.stderr
     assert "No picture, because matplotlib is not installed: pip install 'paramsurvey[plot]'" in done.stderr
-    assert done.stdout.splitlines()[-1].endswith("array_coverage.csv")
+    assert survey_of(done).endswith("array_coverage.csv")
 
 
 def examples_with(tmp_path: Path, stations: pd.DataFrame) -> Path:
     """Copy the example with other stations."""
     (tmp_path / "data").mkdir()
     stations.to_csv(tmp_path / "data" / "stations.csv", index=False)
-    shutil.copy(EXAMPLES / "uv_plane.py", tmp_path)
+    for name in ("uv_plane.py", "array_design.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
     return Path(shutil.copy(EXAMPLES / "array_coverage.py", tmp_path))
 
 
@@ -410,6 +418,31 @@ def test_a_survey_with_a_limit_shows_what_there_is(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "No picture, because results that it shows are missing." in done.stderr
     assert len(pd.read_csv(tmp_path / "array_coverage.csv")) == 3 * 9
+
+
+# ---- which stations should join --------------------------------------------------------------------------------------
+
+
+def test_the_search_prints_its_picks_and_leaves_its_trace_and_pictures(tmp_path: Path) -> None:
+    done = run(EXAMPLES / "array_design.py", "--quick", "--verbose", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "M87: EHT2017 + GLT + " in done.stdout
+    trace = pd.read_csv(tmp_path / "array_design.csv")
+    assert trace.groupby("source")["picked"].sum().to_dict() == {"M87": 3, "Sgr A*": 3}
+    assert set(trace["site"]) == set(design.QUICK_CANDIDATES)
+    for name in ("M87", "SgrA"):
+        assert "filling" in set(svg(tmp_path / f"array_design_{name}.svg").itertext())
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_search_stays_below_its_budget_and_evaluates_what_the_survey_does() -> None:
+    psets = design.tables(STATIONS)
+    assert len(psets["candidates"]) == 30
+    with paramsurvey.Session(backend="serial", verbose=0) as session:
+        found = session.run(design.pipeline(STATIONS, quick=True), **psets)["M87"]
+    assert found.picks["total_cost"].iloc[-1] <= design.BUDGET
+    array = "+".join(["EHT2017", *found.keys])
+    assert found.value == pytest.approx(observed(array, M87)["filling"])
 
 
 # ---- the programs that the README names ------------------------------------------------------------------------------
@@ -458,13 +491,14 @@ def test_the_greedy_example_picks_stations_that_see_more_and_more_but_each_adds_
     assert done.stdout.splitlines()[-1] == "best stations: " + " ".join(row[1] for row in picks)
 
 
-def test_the_greedy_example_picks_the_same_on_one_core(tmp_path: Path) -> None:
-    many, one = (
+def test_the_greedy_example_picks_the_same_on_one_core_and_by_hand(tmp_path: Path) -> None:
+    many, one, by_hand = (
         run(EXAMPLES / SCRIPTS[2], cwd=tmp_path),
         run(EXAMPLES / SCRIPTS[2], cwd=tmp_path, PARAMSURVEY_NCORES="1"),
+        run(EXAMPLES / SCRIPTS[2], "--by-hand", cwd=tmp_path),
     )
-    assert many.returncode == one.returncode == 0
-    assert many.stdout == one.stdout
+    assert many.returncode == one.returncode == by_hand.returncode == 0
+    assert many.stdout == one.stdout == by_hand.stdout
 
 
 # ---- an optimiser from outside ---------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT))  # so that workers, too, find these modules as `be
 from benchmarks import peers
 from benchmarks.balance import balance
 from benchmarks.figures import RATIO, Bound, Effort, Figure
+from benchmarks.greedy import greedy
 from benchmarks.large import answers, constants
 from benchmarks.memory import memory
 from benchmarks.pipelines import chained, graphs, straggler, stream
@@ -49,6 +50,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "chained": chained,
     "graphs": graphs,
     "scale": scale,
+    "greedy": greedy,
 }
 LIBRARIES = ("paramsurvey", "pandas", "numpy", "joblib", "loky", "mpire")
 HEADER = "| | measured | paramsurvey | bound | | beside it |\n|---|---|---|---|---|---|"

@@ -133,6 +133,11 @@ class Asked:
         return bool(self._rows or self._lost or not self.outstanding)
 
     @property
+    def awaits_results(self) -> bool:
+        """Whether the last ask is to be answered by results, with their times."""
+        return self._awaited is not None
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is under way, and nothing it may say later refers to numbers that the stage knows."""
         return not self._blocks and not self._numbered

@@ -184,7 +184,8 @@ class Survey(Node):
     def answer(self) -> MapResults | Answers:
         """Return the answer to what a stage has asked it."""
         assert isinstance(self.feed, Asked)
-        self.count()
+        if self.feed.awaits_results:
+            self.count()
         return self.feed.answer(self.name, self.stats, self.slots)
 
     def end(self, reason: str) -> None:

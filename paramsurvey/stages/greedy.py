@@ -416,16 +416,19 @@ wants the second best, too; give up one of them
 
 
 def _with_so_far(task: Task, asks: Generator[Ask, Any, None]) -> Generator[Ask, Any, None]:
-    """Say with every ask how far the search has come."""
-    told = None
+    """Say with the first ask of every round how far the search has come."""
+    ask = next(asks, None)
+    if ask is None:
+        return
+    value = "" if task.final.value is None else f", {shown(task.book.metric.signs[0] * task.final.value)} so far"
+    so_far = f"round {len(task.rounds) + 1}: {len(task.final.members)} picked{value}"
+    told = yield attrs.evolve(ask, so_far=so_far)
     while True:
         try:
             ask = asks.send(told)
         except StopIteration:
             return
-        value = "" if task.final.value is None else f", {task.book.metric.signs[0] * task.final.value:g} so far"
-        so_far = f"round {len(task.rounds) + 1}: {len(task.final.members)} picked{value}"
-        told = yield attrs.evolve(ask, so_far=so_far)
+        told = yield ask
 
 
 def told_apart(given: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, Any]]:

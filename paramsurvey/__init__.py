@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
     from paramsurvey.greedy_results import GreedyResults
+    from paramsurvey.journal.reading import explain, open_journal
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
@@ -50,10 +51,12 @@ __all__ = [
     "current_core_count",
     "current_resources",
     "errors",
+    "explain",
     "finalize",
     "greedy",
     "init",
     "map",
+    "open_journal",
     "params",
     "plan",
     "run",
@@ -67,6 +70,8 @@ __all__ = [
 
 _MODULES = frozenset({"errors", "params", "stages", "stats", "testing", "utils", "workers"})
 _HOMES = {
+    "explain": "journal.reading",
+    "open_journal": "journal.reading",
     "GreedyResults": "greedy_results",
     "Interrupted": "errors",
     "MapProgress": "progress",

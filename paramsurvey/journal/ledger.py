@@ -52,10 +52,13 @@ class Contents:
         Those with rows, finished or lost.
     stages : dict of bytes to Record
         The last that tells what a print was made of.
+    history : list of Record
+        All of those: one for each time that a run has begun a stage.
     """
 
     records: list[Record] = attrs.field(factory=list, init=False)
     stages: dict[bytes, Record] = attrs.field(factory=dict, init=False)
+    history: list[Record] = attrs.field(factory=list, init=False)
     _known: dict[tuple[bytes, int], Known] = attrs.field(factory=dict, init=False)
     _more: dict[tuple[bytes, int], list[tuple[int, bytes]]] = attrs.field(factory=dict, init=False)
 
@@ -63,6 +66,7 @@ class Contents:
         """Take note of a record."""
         if one.kind == Kind.STAGE:
             self.stages[one.stage] = one
+            self.history.append(one)
         elif one.kind in (Kind.ROWS, Kind.FAILURES):
             self._more.setdefault((one.stage, one.kind), []).append((len(self.records), keys))
             self.records.append(one)

@@ -75,6 +75,10 @@ class SurveyStopped(SurveyError):
     """A pset failed and ``on_failure="stop"`` was given."""
 
 
+class DeadlinePassed(SurveyError):
+    """The ``deadline=`` of a run has come before its end; what was finished is in `results`."""
+
+
 class StageFailed(SurveyError):
     """A stage that needs its whole table cannot run, or has raised; what was finished by then is in `results`."""
 
@@ -89,3 +93,15 @@ class Interrupted(ParamsurveyError, KeyboardInterrupt):
     def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
         super().__init__(message)
         self.results = results
+
+
+class Terminated(ParamsurveyError, SystemExit):
+    """SIGTERM ended a survey that keeps a journal; what was finished is in it, and in `results`.
+
+    It is a `SystemExit`: a program that does not catch it ends without a word, with exit code 143.
+    """
+
+    def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
+        super().__init__(message)
+        self.results = results
+        self.code = 128 + 15

@@ -4,10 +4,14 @@ Python raises `KeyboardInterrupt` between any two bytecodes of the main thread; 
 lose a finished pset. So while a survey runs, Ctrl-C puts a message into the loop's inbox. Only if the main thread is
 inside code of the user's (``out_func``, a worker of the serial backend) is that interrupted at once; and the third
 Ctrl-C interrupts whatever runs. Somebody else's handler of SIGINT is left alone.
+
+SIGTERM ends a program at once, and the guard ends its workers; nothing has to be done for that. Only a run that keeps a
+journal would rather bring in what is finished: then SIGTERM is such a message, too, and the second one ends at once.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,6 +25,35 @@ IMPATIENT = 3
 """So many times has somebody pressed Ctrl-C who no longer cares what is lost."""
 
 
+WORKERS = frozenset({ChunkRun._call.__code__, ChunkRun._run_again.__code__})
+"""The code in which workers run, in this process if it is the serial backend's."""
+
+
+@contextmanager
+def sigterm_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[None]:
+    """Within the context, have SIGTERM call `notify`; below the `entrances` it raises `KeyboardInterrupt`, too."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(_signal: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, end_at_once)
+        notify()
+        if _is_below(frame, entrances | WORKERS):
+            raise KeyboardInterrupt(CTRL_C)
+
+    def end_at_once(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @contextmanager
 def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> Iterator[bool]:
     """Within the context, have Ctrl-C call `notify`; below the `entrances` it raises `KeyboardInterrupt`, too.
@@ -30,7 +63,7 @@ def ctrl_c_calls(notify: Callable[[], None], entrances: frozenset[CodeType]) -> 
     if not _ours_to_handle():
         yield threading.current_thread() is not threading.main_thread()
         return
-    user_code = entrances | {ChunkRun._call.__code__, ChunkRun._run_again.__code__}
+    user_code = entrances | WORKERS
     times = 0
 
     def handle(_signal: int, frame: FrameType | None) -> None:

@@ -21,6 +21,7 @@ import operator
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -175,6 +176,23 @@ def seconds(value: Any) -> float:
 @kind("a finite number of seconds above 0, or 0 for no time-out", parse=as_number)
 def seconds_or_endless(value: Any) -> float | None:
     return finite_seconds(value) or None
+
+
+def as_seconds_or_moment(text: str) -> int | float | datetime:
+    """Read a number of seconds, or a date and time as ISO 8601 writes them."""
+    try:
+        return as_number(text)
+    except ValueError:
+        return datetime.fromisoformat(text.strip())
+
+
+@kind(
+    "a finite number of seconds above 0, a datetime, or 0 for no deadline",
+    parse=as_seconds_or_moment,
+    expects_text="a finite number of seconds above 0, a date and time such as 2030-01-31T06:00, or 0 for no deadline",
+)
+def seconds_or_moment(value: Any) -> float | datetime | None:
+    return value if isinstance(value, datetime) else finite_seconds(value) or None
 
 
 @kind("True or False", parse=as_truth, expects_text="one of 1, 0, true, false, yes, no, on, off")
@@ -397,6 +415,9 @@ class Options:
     retry_timeouts: int = option(0, count_or_zero, "how many times a pset is tried again after a time-out")
     retry_backoff: float = option(0.0, seconds, "seconds before the first retry, doubled before each other")
     retry_alone: bool = option(False, truth, "run what died for memory again with nothing beside it")
+    deadline: float | datetime | None = option(
+        None, seconds_or_moment, "when the whole run ends, finished or not; 0: never"
+    )
     on_failure: Literal["continue", "stop"] = option("continue", continue_or_stop, "what follows a failed pset")
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
     journal: str | None = option(None, file_path, "the file that remembers finished psets")

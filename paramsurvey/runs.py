@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -21,15 +22,17 @@ import attrs
 
 from paramsurvey.asking import Asked
 from paramsurvey.engine.dispatcher import Lost, Taken
-from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over
+from paramsurvey.engine.loop import InterruptReceived, Lane, Loop, Over, TimeIsUp
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import (
     BackendError,
+    DeadlinePassed,
     Interrupted,
     ParamsurveyError,
     StageError,
     StageFailed,
     SurveyStopped,
+    Terminated,
     WorkerStartError,
 )
 from paramsurvey.flow import (
@@ -50,7 +53,7 @@ from paramsurvey.flow import (
     settled,
     work_off,
 )
-from paramsurvey.interrupts import ctrl_c_calls
+from paramsurvey.interrupts import ctrl_c_calls, sigterm_calls
 from paramsurvey.lazy import load
 from paramsurvey.observers.events import Event, JournalSpoke, Observer, StageToldSoFar
 from paramsurvey.options import Options, shown
@@ -136,6 +139,8 @@ class Run:
     only : str, optional
         The stage whose `MapResults`, or whatever it shows, are the results of the run; by default there is a
         `RunResults` of all.
+    deadline : float, datetime or None
+        When it ends, finished or not: so many seconds after its beginning, or then.
     observers : sequence of Observer
         Who is told.
     """
@@ -149,6 +154,7 @@ class Run:
     allow_missing: bool = False
     journal: Journal | None = None
     only: str | None = None
+    deadline: float | datetime | None = None
     observers: Sequence[Observer] = ()
     nodes: dict[str, Node] = attrs.field(factory=dict, init=False)
     _loop: Loop = attrs.field(init=False)
@@ -163,6 +169,7 @@ class Run:
     _has_room: list[Node] = attrs.field(factory=list, init=False)
     _to_prepare: list[PsetSource] = attrs.field(factory=list, init=False)
     _is_pulled_by_a_stream: bool = attrs.field(default=False, init=False)  # it has no map stage
+    _was_terminated: bool = attrs.field(default=False, init=False)  # by SIGTERM
     _failure: tuple[str, BaseException] | None = attrs.field(default=None, init=False)  # the stage that raised
     _ledgers: Ledgers | None = attrs.field(default=None, init=False)  # while the journal is held
 
@@ -184,22 +191,38 @@ class Run:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """While rows are waited for, have Ctrl-C end the run and not strike in the middle of something."""
-        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC | STAGES) as sheltered:
+        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC | STAGES) as sheltered, self._sigterm_heeded():
             self._sheltered = sheltered
             try:
                 yield
             finally:
                 self._sheltered = False
 
+    def _sigterm_heeded(self) -> AbstractContextManager[None]:
+        """With a journal, have SIGTERM end the run like Ctrl-C, with what is finished, and not at once."""
+        return nullcontext() if self.journal is None else sigterm_calls(self._terminate, OUT_FUNC | STAGES)
+
+    def _terminate(self) -> None:
+        self._was_terminated = True
+        self._loop.interrupt()
+
+    def _when_it_ends(self) -> float | None:
+        """Return its deadline by the loop's clock."""
+        if self.deadline is None:
+            return None
+        seconds = self.deadline.timestamp() - time.time() if isinstance(self.deadline, datetime) else self.deadline
+        return time.monotonic() + seconds
+
     def taken(self) -> Iterator[tuple[Survey, Taken]]:
         """Yield what has come back, as it comes; it is kept as far as it should be.
 
         Raises
         ------
-        Interrupted, SurveyStopped, StageFailed, WorkerStartError
+        Interrupted, Terminated, DeadlinePassed, SurveyStopped, StageFailed, WorkerStartError
             With what was finished until then in `results`.
         """
         reason = "left"
+        self._loop.deadline = self._when_it_ends()
         try:
             with self._journal_held():
                 for survey in self.surveys:
@@ -211,8 +234,8 @@ class Run:
             if isinstance(exc, ParamsurveyError) and exc.results is None:  # the backend has broken, for instance
                 exc.results = self.results()
             raise
-        except KeyboardInterrupt:
-            reason = "interrupted"
+        except (KeyboardInterrupt, Terminated) as exc:
+            reason = "terminated" if isinstance(exc, Terminated) else "interrupted"
             raise
         finally:
             for survey in self.surveys:
@@ -269,6 +292,8 @@ class Run:
                 raise stop from None
             if self._failure is not None:
                 raise self._failed(*self._failure) from self._failure[1]
+            if isinstance(exc, TimeIsUp):
+                raise self._too_late() from None
             raise self._interrupted() from (exc if isinstance(exc, KeyboardInterrupt) else None)
         finally:
             news.close()
@@ -677,12 +702,20 @@ class Run:
         which = f"{survey.name}: {pset} is missing ({lost.failure.kind}), and on_failure='stop'"
         return SurveyStopped(f"{which}: {lost.failure.text}", self.results())
 
-    def _interrupted(self) -> Interrupted:
+    def _interrupted(self) -> Interrupted | Terminated:
+        how, kind = ("SIGTERM", Terminated) if self._was_terminated else ("interrupted", Interrupted)
+        return kind(self._how_far(how), self.results())
+
+    def _too_late(self) -> DeadlinePassed:
+        shown = f"{self.deadline:g} s" if isinstance(self.deadline, float) else str(self.deadline)
+        text = self._how_far(f"the deadline has passed (deadline={shown})")
+        return DeadlinePassed(f"{text}; `results.missing_psets()` are those to run again", self.results())
+
+    def _how_far(self, why: str) -> str:
         for survey in self.surveys:
             survey.count()
-        name = self.only or self.pipeline.name
         text = f"{self.progress.finished} of {self.progress.total} psets were finished"
-        return Interrupted(f"{name}: interrupted; {text} and are in `results`", self.results())
+        return f"{self.only or self.pipeline.name}: {why}; {text} and are in `results`"
 
     # What it does for others
 

@@ -262,9 +262,8 @@ class Session:
         self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
         journal = None if options.journal is None else self._journal_at(options.journal)
-        return Run(
-            pipeline, sources, backend, slots, options_of, journal=journal, observers=(self._log, terminal), **more
-        )
+        more |= {"deadline": options.deadline, "journal": journal, "observers": (self._log, terminal)}
+        return Run(pipeline, sources, backend, slots, options_of, **more)
 
     def _journal_at(self, path: str) -> Journal:
         """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""
@@ -588,6 +587,10 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         Seconds before a pset is tried again for the first time; twice as many before the second, and so on.
     retry_alone : bool, default False
         Whether a pset that was killed, or raised a `MemoryError`, is run again with nothing beside it.
+    deadline : float or datetime, optional
+        When the whole survey ends, finished or not: after so many seconds, or then. It ends within half a second of
+        that, with `DeadlinePassed`; but what the serial backend has begun, and a stage that works in this
+        process, are waited for.
     on_failure : {"continue", "stop"}, default "continue"
         What follows a pset without a result.
     seed : int, default 0
@@ -624,6 +627,9 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         On Ctrl-C. It is a `KeyboardInterrupt`; its ``results`` has what was finished.
     SurveyStopped
         A pset has failed, and ``on_failure="stop"``.
+    DeadlinePassed
+        The ``deadline`` came first; its ``results`` has what was finished, and in ``missing`` what was not, as
+        ``cancelled``.
     WorkerStartError
         The worker cannot be loaded by the worker processes.
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import OrderedDict
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -57,6 +58,7 @@ def drop(user_ret: Any, system_kwargs: Any, user_kwargs: Any) -> None:
 
 
 A_STREAM, ANOTHER_STREAM = io.StringIO(), io.StringIO()
+A_MOMENT = datetime(2030, 1, 31, tzinfo=UTC)
 
 # name: default, (given to init, becomes), (given to map, becomes), (text of the variable, becomes) or None
 CASES: dict[str, tuple[Any, tuple[Any, Any], tuple[Any, Any], tuple[str, Any] | None]] = {
@@ -82,6 +84,7 @@ CASES: dict[str, tuple[Any, tuple[Any, Any], tuple[Any, Any], tuple[str, Any] | 
     "retry_timeouts": (0, (1, 1), (2, 2), ("3", 3)),
     "retry_backoff": (0.0, (1, 1.0), (2.5, 2.5), ("0.5", 0.5)),
     "retry_alone": (False, (True, True), (1, True), ("yes", True)),
+    "deadline": (None, (60, 60.0), (A_MOMENT, A_MOMENT), ("2030-01-31T06:00", datetime(2030, 1, 31, 6))),
     "on_failure": ("continue", ("stop", "stop"), ("continue", "continue"), ("stop", "stop")),
     "seed": (0, (1, 1), (-2, -2), ("12345678901234567890123", 12345678901234567890123)),
     "journal": (None, ("one", "one"), (PurePosixPath("two/three"), "two/three"), ("/four", "/four")),

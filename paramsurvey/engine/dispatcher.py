@@ -357,6 +357,8 @@ class Dispatcher:
         """Forget all rows that are neither finished nor lost: nobody wants to know them any more."""
         self._again.clear()
         self._alone.clear()
+        self._resting.clear()
+        self._for_themselves.clear()
         self._flights.clear()
         self._recallable.clear()
         self.active = 0

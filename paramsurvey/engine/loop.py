@@ -94,6 +94,10 @@ class InterruptReceived(Exception):
     """The loop found an `Interrupt` in its inbox."""
 
 
+class TimeIsUp(InterruptReceived):
+    """The loop's deadline has come."""
+
+
 @attrs.define(eq=False, repr=False)
 class Lane:
     """One map stage under way.
@@ -182,7 +186,7 @@ class Loop:
         Is told of finished rows as soon as they are known, before slots are filled: it may stir other lanes. Returns
         what is to be yielded.
     clock : callable
-        Returns the time in seconds, for rows that rest before they are tried again.
+        Returns the time in seconds, for the deadline, and for rows that rest before they are tried again.
     """
 
     backend: Backend
@@ -191,6 +195,7 @@ class Loop:
     prepare: Callable[[], bool] = _no_preparation
     deliver: Callable[[Lane, Taken], Iterable[Taken]] = _as_it_is
     clock: Callable[[], float] = _no_clock
+    deadline: float | None = None  # when to end, by the clock
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
     _was_interrupted: bool = attrs.field(default=False, init=False)
     _lanes: set[Lane] = attrs.field(factory=set, init=False)  # those that are not over
@@ -259,6 +264,9 @@ class Loop:
                     yield self._news.popleft()
                 if not self._lanes:
                     return
+                if self.deadline is not None and self.clock() >= self.deadline:
+                    yield from self._wind_down()
+                    raise TimeIsUp
                 if self._stirred:
                     continue
                 message = self._wait()
@@ -414,6 +422,8 @@ class Loop:
                 idle, patience = False, BREATH_SECONDS
             if self._resting:
                 patience = min(patience, self._rest())
+            if self.deadline is not None:
+                patience = min(patience, max(0.0, self.deadline - self.clock()))
         try:
             if self._drivable is not None and self.may_drive():
                 self._drivable.drive(self.inbox.qsize, patience)

@@ -42,6 +42,9 @@ from paramsurvey.fingerprint import pset_seed
 
 BATCH_SECONDS = 100e-6
 LARGEST_BATCH = 256
+UNWATCHED_SECONDS = 0.25
+"""A chunk of which nothing can be seen before its end comes back after so long with what it has, if need be early: else
+neither a deadline nor Ctrl-C could be heeded while psets take longer than was thought. The rest is sent again."""
 WHAT_TO_RETURN = "a worker returns a dict of answers, or None"
 
 
@@ -137,7 +140,7 @@ def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = N
     """Call the worker on every row of a chunk, and return what has not been flushed through the monitor by then.
 
     `rows` is the content of a `ChunkRows`; a plain tuple costs less on the wire.
-    The returned part may end before the chunk does: then `monitor` asked for that.
+    The returned part may end before the chunk does: then `monitor` asked for that, or there is none and it took long.
     """
     monitor = monitor or Unwatched()
     monitor.index[0] = LOADING
@@ -178,6 +181,7 @@ class ChunkRun:
         self.monitor = monitor
         self.together = rows.together if monitor.can_flush else 0
         self.raw_stats: dict[str, list[float]] = {}
+        self.spent = 0.0  # seconds
         self.row = 0  # of the first pset of the batch
         self.answers: list[Any] = []  # of the batch
         self.failed: list[int] = []  # which of them are failures
@@ -227,6 +231,7 @@ class ChunkRun:
         if self.failed and self.failed[-1] >= done:
             self.failed.pop()
         mean = (perf_counter() - began) / max(1, done)
+        self.spent += mean * done
         self.seconds.append(mean)
         self.counts.append(done)
         return mean, done
@@ -263,6 +268,8 @@ class ChunkRun:
                 self.monitor.flush(self._part())
         elif self.held >= LARGE and self.monitor.can_flush:
             self.monitor.flush(self._part())
+        if not self.monitor.can_flush and self.spent >= UNWATCHED_SECONDS:
+            return True
         if self.interrupted or not self.monitor.attention[0]:
             return self.interrupted
         part_wanted, stop = self.monitor.attend()

@@ -13,7 +13,7 @@ from paramsurvey.errors import OptionError
 from paramsurvey.options import Options, check
 from paramsurvey.stages.base import Columns
 
-OF_THE_SESSION = ("backend", "ncores", "pslogger_prefix", "pslogger_fd", "limit", "journal")
+OF_THE_SESSION = ("backend", "ncores", "pslogger_prefix", "pslogger_fd", "limit", "journal", "deadline")
 """Options that no single stage can have of its own."""
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import failing_workers as bad_workers
+import plain_workers
 import psutil
 import pytest
 from conftest import descendants, is_running, wait_until
@@ -475,3 +476,14 @@ def test_a_worker_that_hangs_at_its_exit_does_not_block_the_end(session_on):
     assert_healthy(session.map(bad_workers.hangs_at_its_exit, psets), psets, 10)
     session.close()
     assert workers() == []
+
+
+def test_workers_that_are_slow_to_start_are_waited_for_and_no_others_started_instead(session_on):
+    session = session_on()
+    pool = session._backend_for(session._options)._pool
+    pool._guard.send_signal(signal.SIGSTOP)
+    wake = threading.Timer(0.7, lambda: pool._guard.send_signal(signal.SIGCONT))
+    wake.start()
+    assert len(session.map(plain_workers.double, [{"a": 1}])) == 1
+    wake.join()
+    assert pool._numbers <= 2

@@ -591,6 +591,8 @@ class Pool:
             if index == LOADING:
                 return  # look again
             first = index + 1 if index >= 0 else None
+        elif task is process.tasks[0] and process.slot[words.TICKET] < task.ticket and not self._idle:
+            return  # a process that starts: for these rows another one would have to be started, which is no quicker
         else:
             first = 0 if task is not process.tasks[0] or process.slot[words.TICKET] < task.ticket else None
         task.settle_at = None

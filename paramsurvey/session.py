@@ -23,6 +23,7 @@ from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
 
 if TYPE_CHECKING:
+    from paramsurvey.backends.mpi.backend import MpiBackend
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.greedy_results import GreedyResults
@@ -433,7 +434,11 @@ def open_backend(name: str, options: Options) -> Backend:
         from paramsurvey.backends.serial import SerialBackend
 
         return SerialBackend()
-    if name in ("ray", "mpi"):
+    if name == "mpi":
+        from paramsurvey.backends.mpi.backend import open_mpi
+
+        return open_mpi(options.mpi, options.ncores)
+    if name == "ray":
         raise BackendError(
             f"the backend {name!r} is not part of this version: it will come with pip install 'paramsurvey[{name}]'; "
             "until then use 'multiprocessing' or 'serial'"
@@ -473,6 +478,8 @@ def slots_of(options: Options, backend: Backend) -> int:
     """Return how many chunks a survey may have under way at once."""
     if options.ncores is not None and options.backend == "multiprocessing":
         return cores(options.ncores)
+    if options.ncores is not None and options.backend == "mpi":
+        return cast("MpiBackend", backend).slots_for(options.ncores)
     return backend.slots()
 
 

@@ -34,7 +34,7 @@ FLOORS = [
     {"survey"},
     {"runs"},
     {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session
-    {"testing", "cli"},
+    {"testing", "cli", "mpi"},
 ]
 PANDAS = {
     "dtypes",

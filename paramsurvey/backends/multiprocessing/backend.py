@@ -43,7 +43,7 @@ class MultiprocessingBackend:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._store = ConstantStore(make_folder())
-        self._pool = Pool(self._store.folder, _environment(slots))
+        self._pool = Pool(self._store.folder, workers_environment(slots))
 
     def slots(self) -> int:
         """Return how many submissions can run at once."""
@@ -93,7 +93,7 @@ class MultiprocessingBackend:
         self._store.close()
 
 
-def _environment(slots: int) -> dict[str, str]:
+def workers_environment(slots: int) -> dict[str, str]:
     """Return the workers' environment: numerical libraries get a worker's share of the cores, unless told otherwise."""
     share = str(max(1, available_cores() // slots))
     return {**dict.fromkeys(THREADS_VARIABLES, share), **os.environ}

@@ -21,7 +21,7 @@ from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.constants import LOADED
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, encode, read_frame, write_all
 from paramsurvey.engine.pickling import freeze
-from paramsurvey.engine.records import BETWEEN, Part
+from paramsurvey.engine.records import BETWEEN, Part, Unloadable
 from paramsurvey.engine.worker import safe_repr
 
 DRIVER_IS_GONE = 3
@@ -110,7 +110,7 @@ def _run(frame: Frame, monitor: SlotMonitor) -> None:
         else:
             monitor.send(Kind.RESULT, result)
     except BaseException as exc:  # noqa: BLE001 - the future carries whatever was raised
-        monitor.send(Kind.RAISED, _exception(exc))
+        monitor.send(Kind.UNLOADABLE if isinstance(exc, Unloadable) else Kind.RAISED, _exception(exc))
 
 
 @lru_cache(maxsize=8)

@@ -74,10 +74,14 @@ class PublishedFile(NamedTuple):
             constant = LOADED[self.path] = self._read()
         return constant
 
+    def pieces(self) -> list[memoryview]:
+        """Return the bytes of the pickle and of each buffer, mapped."""
+        memory = mapped(_names(self.path, self.files))
+        return [memory[offset : offset + length] for offset, length in self.layout]
+
     def _read(self) -> Any:
         try:
-            memory = mapped(_names(self.path, self.files))
-            pieces = [memory[offset : offset + length] for offset, length in self.layout]
+            pieces = self.pieces()
             search_path, data = pickle.loads(pieces[0])
             sys.path += [place for place in search_path if place not in sys.path]
             return pickle.loads(data, buffers=pieces[1:])
@@ -103,12 +107,10 @@ class ConstantStore:
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant; raises `Unsendable` if it cannot be pickled."""
-        buffers = Buffers()
-        try:
-            data = dumps_by_value(obj, buffers)
-        except Exception as exc:
-            raise Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from exc
-        pieces = [memoryview(pickle.dumps((list(sys.path), data))), *(buffer.raw() for buffer in buffers)]
+        return self.write(in_pieces(obj))
+
+    def write(self, pieces: list[memoryview]) -> PublishedFile:
+        """Write the pieces of a constant."""
         layout, end = [], 0
         for piece in pieces:
             layout.append((end, len(piece)))
@@ -134,6 +136,22 @@ class ConstantStore:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._spill is not None:
             shutil.rmtree(self._spill, ignore_errors=True)
+
+
+def in_pieces(obj: Any) -> list[memoryview]:
+    """Pickle a constant: the pickle, with where its modules are looked for, then each large buffer.
+
+    Raises
+    ------
+    Unsendable
+        It cannot be pickled.
+    """
+    buffers = Buffers()
+    try:
+        data = dumps_by_value(obj, buffers)
+    except Exception as exc:
+        raise Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from exc
+    return [memoryview(pickle.dumps((list(sys.path), data))), *(buffer.raw() for buffer in buffers)]
 
 
 def _files_for(size: int) -> int:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from struct import Struct
 from typing import Any, BinaryIO, NamedTuple
@@ -28,6 +28,7 @@ class Kind(IntEnum):
     LAST_PART = 6  # the function's value, if that is a part: likewise
     RESULT = 3  # any other value
     RAISED = 4  # the exception that the function raised, frozen, and its text
+    UNLOADABLE = 7  # likewise, because the worker cannot be loaded in this process
     REFUSED = 5  # the task cannot be unpickled: text and traceback
 
 
@@ -55,10 +56,13 @@ def encode(kind: Kind, ticket: int, obj: Any, *, by_value: bool = False) -> list
     buffers = Buffers()
     body = (dumps_by_value if by_value else dumps)(obj, buffers)
     raw = [buffer.raw() for buffer in buffers]
-    header = _HEADER.pack(kind, len(raw), ticket, len(body))
-    if raw:
-        header += b"".join(len(view).to_bytes(8, "little") for view in raw)
-    return [header + body, *raw]
+    return [head_of(kind, ticket, body, raw) + body, *raw]
+
+
+def head_of(kind: int, ticket: int, body: Any, buffers: Sequence[Any]) -> bytes:
+    """Return what goes before the body of a frame and its buffers."""
+    header = _HEADER.pack(kind, len(buffers), ticket, len(body))
+    return header + b"".join(len(view).to_bytes(8, "little") for view in buffers) if buffers else header
 
 
 def widen(fd: int) -> None:

@@ -40,7 +40,7 @@ def main(control_fd: int, slots_fd: int, slots: int) -> None:
     length = int.from_bytes(_receive(control, 8), "little")
     setup = pickle.loads(_receive(control, length))
     sys.path[:] = setup["sys_path"]
-    guard = Guard(control, slot.attach(slots_fd, slots), setup["folder"])
+    guard = Guard(control, slot.attach(slots_fd, slots), setup["folder"], setup["last_words"])
     gc.collect()
     gc.freeze()  # what is here now is shared with every worker; collecting would copy it
     guard.run()
@@ -59,10 +59,11 @@ def _receive(control: socket.socket, count: int) -> bytes:
 class Guard:
     """Owns the worker processes."""
 
-    def __init__(self, control: socket.socket, shared: memoryview, folder: str) -> None:
+    def __init__(self, control: socket.socket, shared: memoryview, folder: str, last_words: str) -> None:
         self.control = control
         self.shared = shared
         self.folder = folder
+        self.last_words = last_words
         self.parent = os.getppid()
         self.workers: dict[int, int] = {}  # process number: worker number
         self.wakeup, wake = socket.socketpair()
@@ -157,6 +158,8 @@ class Guard:
             time.sleep(0.002)
         for pid in self.workers:
             _kill_group(pid)
+        if self.last_words and os.getppid() != self.parent:
+            sys.stderr.write(self.last_words)
         for pid in self.workers:
             os.waitpid(pid, 0)
         shutil.rmtree(self.folder, ignore_errors=True)

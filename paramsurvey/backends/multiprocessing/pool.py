@@ -64,7 +64,6 @@ from paramsurvey.engine.records import (
     TaskLost,
     TaskOptions,
     TimedOut,
-    Unloadable,
     Unreadable,
     Unsendable,
 )
@@ -154,10 +153,13 @@ class Pool:
         The session's folder for constants, which the guard removes if the driver cannot.
     environment : dict
         The environment variables of the workers.
+    last_words : str
+        What the guard writes to standard error if this process ends without closing the pool.
     """
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], last_words: str = "") -> None:
         self._folder = folder
+        self._last_words = last_words
         self._environment = environment
         self._lock = threading.Lock()
         self._processes: dict[int, Process] = {}
@@ -183,7 +185,7 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         self._slots_fd = words.create(MOST_SLOTS)
         self._shared = words.attach(self._slots_fd, MOST_SLOTS)
-        self._control, self._guard = start_guard(self._slots_fd, environment, folder)
+        self._control, self._guard = start_guard(self._slots_fd, environment, folder, last_words)
         self._control_data = b""
         self._selector.register(self._wakeup, selectors.EVENT_READ, self._woken)
         self._selector.register(self._control, selectors.EVENT_READ, self._hear_guard)
@@ -205,7 +207,7 @@ class Pool:
             self._tickets += 1
             task = Task(self._tickets, future, options, began := time.monotonic(), last_part=began)
         try:
-            frame = self._frame(task.ticket, fn, args)
+            frame = self.frame_of(task.ticket, fn, args)
         except Exception as exc:  # noqa: BLE001 - a user's object may raise anything while it is pickled
             future.set_exception(Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()))
             return future
@@ -225,7 +227,7 @@ class Pool:
                 self._write(process)
         return future
 
-    def _frame(self, ticket: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
+    def frame_of(self, ticket: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> list[Any]:
         """Encode a call: what it has in common with others as one pickle inside another, which is made only once."""
         if fn is not run_chunk:
             return encode(Kind.TASK, ticket, (dumps_by_value((fn, args)), ()))
@@ -501,15 +503,23 @@ class Pool:
             else:
                 self._end_task(process, frame)
 
+    def _part_of(self, frame: Frame) -> Any:
+        """Read a part; a pool that works for another process passes the frame on instead."""
+        return part_of(frame)
+
+    def _outcome_of(self, frame: Frame) -> Any:
+        """Read a task's last frame; likewise."""
+        return outcome_of(frame)
+
     def _end_task(self, process: Process, frame: Frame) -> None:
         """Deal with the last frame of a task."""
-        outcome = _outcome(frame)
+        outcome = self._outcome_of(frame)
         with self._lock:
             if not process.tasks or process.tasks[0].ticket != frame.ticket:
                 return
             task = self._forget(process)
             if not process.tasks and process.is_usable:
-                if isinstance(outcome, Unloadable):
+                if frame.kind == Kind.UNLOADABLE:
                     self._retire(process)  # the next attempt gets a fresh process
                 else:
                     self._idle.append(process)
@@ -523,9 +533,9 @@ class Pool:
             task = process.tasks[0]
             task.last_part = time.monotonic()
         try:
-            part = Part._make((*frame.load(), frame.size))
+            part = self._part_of(frame)
         except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
-            lost = _unreadable(exc)
+            lost = unreadable(exc)
             with self._lock:
                 self._kill(process, lambda _index: lost)
         else:
@@ -685,7 +695,9 @@ class Pool:
             for process in processes:
                 process.ending = process.ending or (lambda _index: Killed("the guard process was killed"))
             if not self._closing and not self._broken:
-                self._control, self._guard = start_guard(self._slots_fd, self._environment, self._folder)
+                self._control, self._guard = start_guard(
+                    self._slots_fd, self._environment, self._folder, self._last_words
+                )
                 self._control_data = b""
                 self._selector.register(self._control, selectors.EVENT_READ, self._hear_guard)
         for process in processes:
@@ -694,16 +706,21 @@ class Pool:
             self._process_ended(process.number, -signal.SIGKILL)
 
 
-def _outcome(frame: Frame) -> Any:
+def part_of(frame: Frame) -> Part:
+    """Return the part in a frame; raises whatever its content raises."""
+    return Part._make((*frame.load(), frame.size))
+
+
+def outcome_of(frame: Frame) -> Any:
     """Return what a task's last frame says: its result, or an exception."""
     try:
         content = frame.load()
     except BaseException as exc:  # noqa: BLE001 - a result's own class may raise anything
-        return _unreadable(exc)
+        return unreadable(exc)
     if frame.kind == Kind.REFUSED:
         text, stack = content
         return Unsendable(f"it cannot be unpickled in the worker: {text}", stack)
-    if frame.kind == Kind.RAISED:
+    if frame.kind in (Kind.RAISED, Kind.UNLOADABLE):
         frozen, text = content
         try:
             return thaw(frozen)
@@ -729,7 +746,8 @@ def _timed_out(late: int | None, timeout: float, index: int | None) -> TaskLost:
     return TimedOut(late if late >= 0 else None, f"it took longer than timeout={timeout:g} s")
 
 
-def _unreadable(exc: BaseException) -> Unreadable:
+def unreadable(exc: BaseException) -> Unreadable:
+    """Say that what came back cannot be unpickled here."""
     return Unreadable(safe_repr(exc), traceback.format_exc())
 
 
@@ -757,7 +775,7 @@ def _kill_group(pid: int) -> None:
 
 
 def start_guard(
-    slots_fd: int, environment: dict[str, str], folder: Path
+    slots_fd: int, environment: dict[str, str], folder: Path, last_words: str
 ) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     """Start the guard in a fresh interpreter; return its control socket and its process."""
     import pickle
@@ -777,7 +795,7 @@ def start_guard(
         start_new_session=True,
     )
     theirs.close()
-    setup = pickle.dumps({"sys_path": list(sys.path), "folder": str(folder)})
+    setup = pickle.dumps({"sys_path": list(sys.path), "folder": str(folder), "last_words": last_words})
     try:
         ours.sendall(len(setup).to_bytes(8, "little") + setup)
     except OSError:  # it could not even start; the pool's thread finds out

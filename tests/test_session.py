@@ -256,7 +256,7 @@ def test_leaving_a_session_ends_an_open_stream():
 # Backends
 
 
-@pytest.mark.parametrize("name", ["ray", "mpi"])
+@pytest.mark.parametrize("name", ["ray"])
 def test_backends_to_come_say_what_to_install(name):
     with pytest.raises(BackendError, match=rf"'{name}'.*pip install 'paramsurvey\[{name}\]'; until then use"):
         paramsurvey.init(backend=name)

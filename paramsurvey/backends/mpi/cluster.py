@@ -9,6 +9,7 @@ import atexit
 import logging
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -149,7 +150,7 @@ class Cluster:
         session = self.next_ticket()
         self._open[session] = set(self._channels)
         for rank in self._channels:
-            self.say(rank, Verb.OPEN, session, pickle.dumps(slots[rank]))
+            self.say(rank, Verb.OPEN, session, pickle.dumps((slots[rank], list(sys.path))))
         return session
 
     def close_session(self, session: int) -> None:

@@ -23,7 +23,7 @@ class Verb(IntEnum):
 
     TASK = 1  # to a node: what goes to a worker; it is the same as `Kind.TASK`
     ERRAND = 44  # to a node, just before a task: packed `Errand`
-    OPEN = 32  # to a node: make the pool of a session (ticket); body: pickled number of slots
+    OPEN = 32  # to a node: make the pool of a session (ticket); body: pickled number of slots, and rank 0's `sys.path`
     CLOSE = 33  # to a node: end it
     LEAVE = 34  # to a node: there will be no other
     PUBLISH = 35  # to a node: a constant (ticket); body: pickled number of the session; its pieces

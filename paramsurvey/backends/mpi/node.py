@@ -161,7 +161,9 @@ class Node:
     # What rank 0 says
 
     def _open(self, frame: Frame) -> None:
-        self._lodgings[frame.ticket] = Lodging.for_slots(pickle.loads(frame.body), self._me.last_words)
+        slots, search_path = pickle.loads(frame.body)
+        sys.path += [place for place in search_path if place not in sys.path]  # for the guard, and so for the workers
+        self._lodgings[frame.ticket] = Lodging.for_slots(slots, self._me.last_words)
 
     def _close(self, frame: Frame) -> None:
         self._lodgings.pop(frame.ticket).close()

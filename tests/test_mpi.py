@@ -298,9 +298,7 @@ def test_a_program_runs_once_and_its_workers_at_all_ranks(by_launcher, start):
     names = set().union(*results.results["names"])
     print("launcher", [name for name in names if name.startswith(("PMI", "OMPI", "PRTE", "MPI_"))])
     """
-    code, out, err = (
-        run_to_its_end(start(program)) if by_launcher else run_to_its_end(start(program, by_launcher=False))
-    )
+    code, out, err = run_to_its_end(start(program, by_launcher=by_launcher))
     assert code == 0, err
     assert out.splitlines() == ["backend mpi", f"ranks {RANKS}", "launcher []"]
 
@@ -378,9 +376,8 @@ def started_hanging(start, tmp_path):
 def test_ctrl_c_ends_the_survey_and_all_ranks(start, tmp_path):
     process = started_hanging(start, tmp_path)
     process.send_signal(signal.SIGINT)
-    code, out, err = run_to_its_end(process)
-    if "PRTE_LAUNCHED" not in err and "interrupted" in out:  # MPICH tells all ranks, Open MPI ends them itself
-        assert out == "interrupted 0\n"
+    _, out, _ = run_to_its_end(process)
+    assert out == "" or out.endswith("interrupted 0\n")  # MPICH tells all ranks, Open MPI ends them itself
 
 
 @under_mpi
@@ -411,7 +408,7 @@ def test_the_loss_of_a_rank_ends_the_job_and_is_named(rank, start, tmp_path):
     "arguments", [["-m", "paramsurvey.mpi", "program.py"], ["program.py"]], ids=["launcher", "init"]
 )
 def test_the_wrong_launcher_is_refused(arguments, environment, tmp_path, monkeypatch):
-    """A launcher of another MPI starts processes each of which is alone, with its own variables in their environment."""
+    """A launcher of another MPI starts processes each of which is alone, with its variables in their environment."""
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MV2_COMM_WORLD_SIZE", "3")

@@ -39,8 +39,16 @@ def pytest_configure(config):
     session.open_backend = open_on_mpi
 
 
+def _is_grouped(item):
+    return hasattr(item, "callspec") and item.callspec.params.get("group_size") is not None
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    """Leave out what differs only in how psets are grouped: that is decided in rank 0, as ever."""
+    left_out = [item for item in items if _is_grouped(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for module in {item.module for item in items}:
         if hasattr(module, "guards"):
             module.guards = guards_of_all_ranks

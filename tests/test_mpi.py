@@ -445,3 +445,41 @@ def test_it_keeps_the_contract_on_three_ranks(environment):
 def test_it_survives_the_failure_list_on_three_ranks(environment):
     failures = ["tests/test_failures.py", "tests/test_failures_hanging.py", "tests/test_failures_processes.py"]
     assert pytest_on_three_ranks(*failures, "-k", "not serial") > 100
+
+
+# Batch jobs
+
+
+SCRIPTS = sorted((ROOT / "examples" / "slurm").glob("*.sh"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_job_script_is_a_program_and_the_readme_speaks_of_it(script):
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=20)
+    assert f"examples/slurm/{script.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode != 0
+    assert "give the program" in done.stderr
+
+
+def test_there_is_a_job_script_for_every_backend_of_a_cluster():
+    assert [script.stem for script in SCRIPTS] == ["mpi", "multiprocessing", "ray"]
+
+
+@under_mpi
+@pytest.mark.timeout(120)
+def test_the_job_script_for_mpi_runs_a_program_on_all_ranks(environment, tmp_path, monkeypatch):
+    """Its srun is one of ours, which leaves the options to Slurm and starts three ranks."""
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nexec "{launcher()}" -n {RANKS} "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "survey.py").write_text(
+        "import paramsurvey, sys\n"
+        "print(sys.argv[1:], paramsurvey.backend(), paramsurvey.current_resources()['nodes'][-1]['rank'])\n"
+    )
+    script = str(ROOT / "examples" / "slurm" / "mpi.sh")
+    done = subprocess.run(
+        ["bash", script, "survey.py", "--deep"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "['--deep'] mpi 2\n", done.stderr

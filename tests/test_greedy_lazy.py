@@ -58,10 +58,10 @@ def lazy_reference(value, count, picks, width):
 
 @pytest.mark.parametrize("slots", SLOTS)
 def test_lazy_picks_what_plain_greedy_picks_with_as_many_evaluations_as_a_reference(slots):
-    """For each number of slots 90 instances of six families, each with every tie rule; 4 seconds."""
+    """For each number of slots 60 other instances, of six families, each with every tie rule; 2 seconds."""
     lazy_calls, reference_calls = 0, 0
     for family, floats in SUBMODULAR:
-        for seed in range(15):
+        for seed in range(10):
             value, count, picks = instance(family, floats, 100 * slots + seed)
             for ties in ("first", "random", "all"):
                 plain, _ = run(value, count, picks=picks, ties=ties)
@@ -86,7 +86,7 @@ def test_the_same_comes_out_for_any_number_of_slots_and_any_order_of_completion(
     value = anything(rng, 12) if kind == "anything" else FAMILIES["coverage"](rng, 12)
     first, _ = run(value, 12, picks=5, lazy=True, **options)
     for slots in SLOTS:
-        for seed in range(4):
+        for seed in range(2):
             found, _ = run(value, 12, picks=5, lazy=True, slots=slots, seed=seed, **options)
             assert found.keys == first.keys
             assert found.picks.equals(first.picks)

@@ -10,7 +10,7 @@ decides nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,6 +31,9 @@ Score: TypeAlias = tuple[Any, ...]
 
 Key: TypeAlias = Hashable
 """What tells sets apart: a frozenset of numbers, or a tuple of them where the order counts."""
+
+Evaluation: TypeAlias = tuple[Key, int]
+"""A set, and the number of the replicate."""
 
 NO_VALUE = "no value"
 """The kind of failure of a set whose evaluation came back without a number to compare."""
@@ -160,12 +163,11 @@ class Book:
     pool: Pool
     metric: Metric = attrs.field(init=False)
     calls: int = attrs.field(default=0, init=False)
-    ahead: int = attrs.field(default=0, init=False)
     slots: int | None = attrs.field(default=None, init=False)
-    _known: dict[tuple[Key, int], Outcome] = attrs.field(factory=dict, init=False)
-    _needed: dict[tuple[Key, int], None] = attrs.field(factory=dict, init=False)
-    _sent: list[tuple[Members, int, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
-    _under_way: set[tuple[Key, int]] = attrs.field(factory=set, init=False)
+    _known: dict[Evaluation, Outcome] = attrs.field(factory=dict, init=False)
+    _needed: dict[Evaluation, None] = attrs.field(factory=dict, init=False)
+    _sent: list[tuple[Evaluation, Members, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
+    _under_way: set[Evaluation] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.metric = Metric(self.spec.metric, self.spec.signs)
@@ -203,11 +205,6 @@ class Book:
     def needed(self, sets: Iterable[Members]) -> set[Members]:
         """Return those of these sets that the search has needed before."""
         return {members for members in sets if (self.key(members), 0) in self._needed}
-
-    def is_known(self, members: Members) -> bool:
-        """Tell whether there is an answer, or one is on its way."""
-        each = (self.key(members), 0)
-        return each in self._known or each in self._under_way
 
     def outcome(self, members: Members, replicates: int = 1, first: int = 0) -> Outcome:
         """Return what is known of a set: of several replicates the means of their metrics."""
@@ -258,42 +255,43 @@ class Book:
         waiting = wanted.keys() - self._known.keys()
         if not waiting:
             return
-        batch = [(members, each[1]) for each, members in wanted.items() if each in waiting - self._under_way]
+        batch = {each: members for each, members in wanted.items() if each in waiting and each not in self._under_way}
         while waiting:
             room = (self.slots or 1) - len(self._under_way) - len(batch)
-            likely = [] if need.ahead is None or room <= 0 else self._likely(need.ahead(), room, batch)
-            self.ahead += len(likely)
-            waiting.difference_update((yield from self._told(batch + likely)))
-            batch = []
+            if need.ahead is not None and room > 0:
+                batch |= self._likely(need.ahead(), room, batch)
+            waiting.difference_update((yield from self._told(batch)))
+            batch = {}
         self._refuse_if_none_has_the_metric(wanted)
 
     def _likely(
-        self, ahead: Iterable[Members], room: int, batch: list[tuple[Members, int]]
-    ) -> list[tuple[Members, int]]:
-        taken = {self.key(members) for members, _ in batch}
-        found: list[tuple[Members, int]] = []
+        self, ahead: Iterable[Members], room: int, batch: Mapping[Evaluation, Members]
+    ) -> dict[Evaluation, Members]:
+        """Return so many sets that may be needed next, and that nobody has asked for."""
+        found: dict[Evaluation, Members] = {}
         for members in ahead:
             if len(found) == room:
                 break
-            if not self.is_known(members) and self.key(members) not in taken:
-                taken.add(self.key(members))
-                found.append((members, 0))
+            each = (self.key(members), 0)
+            if each not in self._known and each not in self._under_way and each not in batch:
+                found[each] = members
         return found
 
-    def _told(self, batch: list[tuple[Members, int]]) -> Generator[Ask, Answers, list[tuple[Key, int]]]:
+    def _told(self, batch: Mapping[Evaluation, Members]) -> Generator[Ask, Answers, list[Evaluation]]:
         """Ask for some more, and take what has come since; return what that is."""
-        sent = [(members, each, self.pset(members, each)) for members, each in batch]
-        self._sent += sent
-        self.calls += len(sent)
-        self._under_way.update((self.key(members), each) for members, each, _ in sent)
-        told = yield Ask(self.spec.worker, [pset for _, _, pset in sent], self.spec.options, until="first")
+        psets = [self.pset(members, each[1]) for each, members in batch.items()]
+        self._sent += zip(batch, batch.values(), psets, strict=True)
+        self._under_way.update(batch)
+        self.calls += len(batch)
+        told = yield Ask(self.spec.worker, psets, self.spec.options, until="first")
         self.slots = told.slots
         for place, row in told.rows:
-            self._take(self._sent[place], row, told.seconds.get(place))
+            each, members, pset = self._sent[place]
+            self._put(each, self._read(members, pset, row, told.seconds.get(place)))
         for place, failure in told.lost:
-            self._lose(self._sent[place], Trouble(failure.kind, failure.text))
-        places = [place for place, _ in (*told.rows, *told.lost)]
-        return [(self.key(self._sent[place][0]), self._sent[place][1]) for place in places]
+            each, members, _ = self._sent[place]
+            self._put(each, Outcome(members, None, {}, Trouble(failure.kind, failure.text)))
+        return [self._sent[place][0] for place, _ in (*told.rows, *told.lost)]
 
     def pset(self, members: Members, replicate: int) -> Pset:
         """Return what a worker gets to evaluate a set: the columns of its last member, and the keys of the others."""
@@ -305,22 +303,17 @@ class Book:
             row[self.spec.replicate] = replicate
         return row
 
-    def _take(self, sent: tuple[Members, int, Pset], row: Pset, seconds: float | None) -> None:
-        members, replicate, pset = sent
+    def _read(self, members: Members, pset: Pset, row: Pset, seconds: float | None) -> Outcome:
+        """Return what an answer says of a set."""
         answers = {name: value for name, value in row.items() if name not in pset}
         if self.metric.names is None:
             self.metric = attrs.evolve(self.metric, names=(self._only_key(answers),))
         score = self.metric.score(answers)
-        trouble = score if isinstance(score, Trouble) else None
-        outcome = Outcome(members, None if isinstance(score, Trouble) else score, answers, trouble, seconds)
-        self._put(members, replicate, outcome)
+        if isinstance(score, Trouble):
+            return Outcome(members, None, answers, score, seconds)
+        return Outcome(members, score, answers, None, seconds)
 
-    def _lose(self, sent: tuple[Members, int, Pset], trouble: Trouble) -> None:
-        members, replicate, _ = sent
-        self._put(members, replicate, Outcome(members, None, {}, trouble))
-
-    def _put(self, members: Members, replicate: int, outcome: Outcome) -> None:
-        each = (self.key(members), replicate)
+    def _put(self, each: Evaluation, outcome: Outcome) -> None:
         self._under_way.discard(each)
         self._known[each] = outcome
 
@@ -332,7 +325,7 @@ class Book:
             "say which is to be made as good as possible with metric="
         )
 
-    def _refuse_if_none_has_the_metric(self, wanted: Iterable[tuple[Key, int]]) -> None:
+    def _refuse_if_none_has_the_metric(self, wanted: Iterable[Evaluation]) -> None:
         """Tell a misspelt metric from evaluations that failed."""
         found = [self._known[each] for each in wanted]
         answered = [each.answers for each in found if each.trouble is None or each.trouble.kind == NO_VALUE]
@@ -357,6 +350,6 @@ class Book:
         )
 
 
-def _evaluations_of(book: Book, need: Need) -> dict[tuple[Key, int], Members]:
+def _evaluations_of(book: Book, need: Need) -> dict[Evaluation, Members]:
     numbers = range(need.first, need.first + need.replicates)
     return {(book.key(members), each): members for members in need.sets for each in numbers}

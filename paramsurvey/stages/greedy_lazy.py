@@ -91,7 +91,8 @@ def _lazily(task: Task, state: State, rule: str) -> Search:
         )
         if stop or choice is None:
             break
-        best = better_single(task, best, state, this.decisive(), number)
+        if rule == "ratio":
+            best = better_single(task, best, state, this.decisive(), number)
         this.glance_ahead()
         task.final = after = yield from stepped(task, state, this.certain(choice), number)
         bounds, state = this.bounds_after(after), after

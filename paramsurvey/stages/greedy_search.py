@@ -199,7 +199,8 @@ def forward(task: Task, state: State, rule: str) -> Search:
         task.rounds.append(Round(number, "add", seen, state.members, state.value, label(task, rule)))
         if stop or choice is None:
             break
-        best = better_single(task, best, state, outcomes, number)
+        if rule == "ratio":
+            best = better_single(task, best, state, outcomes, number)
         task.final = state = yield from stepped(task, state, choice, number)
     task.stopped = stop
     return state if rule == "gain" else with_best_single(state, best)
@@ -358,12 +359,13 @@ def better_single(
     task: Task, best: Single | None, state: State, outcomes: Mapping[Members, Outcome], number: int
 ) -> Single | None:
     """Return the best single candidate to end with, among those that were evaluated up to this round."""
-    for members, outcome in outcomes.items():
-        if outcome.score is not None and (best is None or outcome.score > best.score):
-            gain, added = difference(outcome.score[0], state.value), new_in(members, state)
-            step = Step(number, "add", added, (), outcome.score, gain, 1, None, None, task.book.evaluations)
-            best = Single(state, step, members, outcome.score)
-    return best
+    scores = {members: each.score for members, each in outcomes.items() if each.score is not None}
+    members = max(scores, key=lambda each: scores[each], default=None)  # of equals the first
+    if members is None or (best is not None and scores[members] <= best.score):
+        return best
+    gain, added = difference(scores[members][0], state.value), new_in(members, state)
+    step = Step(number, "add", added, (), scores[members], gain, 1, None, None, task.book.evaluations)
+    return Single(state, step, members, scores[members])
 
 
 def with_best_single(state: State, best: Single | None) -> State:

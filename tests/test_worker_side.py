@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from paramsurvey.backends.serial import SerialBackend
+from paramsurvey.engine import worker as worker_side
 from paramsurvey.engine.columns import columns_of, psets_of
 from paramsurvey.engine.loop import thawed
 from paramsurvey.engine.records import BETWEEN, CTRL_C, LOADING, ChunkRows, Failure, TaskOptions, Unloadable, Work
@@ -168,6 +169,37 @@ def test_what_is_no_dict_is_a_failure_that_says_what_to_return(answer, count):
 def test_any_mapping_is_an_answer(count):
     answers = Ran(lambda pset, *_: OrderedDict(b=pset["i"], a=1), numbered(count)).answers
     assert answers == {i: {"b": i, "a": 1} for i in range(count)}
+
+
+ONE_BY_ONE = [
+    *[{"x": 1}, {"x": 2}, {"x": 2**70}, {"x": "text"}, {"x": [3]}, {"x": 4.0, "y": 5}, {"y": 6, "x": 7}],
+    *[None, {}, {1: "int"}, {1: "again"}, {("a", 1): 8}, {"x": np.float32(9)}, {"x": True}, {"z": "text"}],
+    *[{"i": "a parameter"}, {"x": 10}],
+]
+
+
+@pytest.mark.parametrize("together", [0, 1, 3])
+def test_answers_of_psets_that_take_their_time_come_back_as_they_were(together, monkeypatch):
+    monkeypatch.setattr(worker_side, "BATCH_SECONDS", 0.0)  # whatever they take
+    ran = Ran(lambda pset, *_: ONE_BY_ONE[pset["i"]], numbered(len(ONE_BY_ONE)), FakeMonitor(), together=together)
+    assert "which is a parameter" in ran.failures.pop(15).text
+    assert ran.failures == {}
+    given = {i: answer or {} for i, answer in enumerate(ONE_BY_ONE) if i != 15}
+    assert ran.answers == given
+    for i, answer in given.items():
+        assert {key: type(value) for key, value in ran.answers[i].items()} == {k: type(v) for k, v in answer.items()}
+
+
+def test_psets_that_take_their_time_and_one_that_changes_its_pset(monkeypatch):
+    monkeypatch.setattr(worker_side, "BATCH_SECONDS", 0.0)
+
+    def worker(pset, _system, _user):
+        if pset["i"] == 3:
+            pset["added"] = 1
+        return {"ok": pset["i"]}
+
+    ran = Ran(worker, numbered(6))
+    assert ran.answers == {i: {"ok": i, **({"added": 1} if i == 3 else {})} for i in range(6)}
 
 
 # Psets

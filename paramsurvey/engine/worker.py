@@ -21,7 +21,7 @@ from itertools import chain, islice
 from sys import getrefcount
 from time import perf_counter
 from types import CodeType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from paramsurvey.engine.columns import (
     HOLE,
@@ -193,6 +193,8 @@ class ChunkRun:
         self.param_keys = frozenset(rows.keys)
         self.first = 0  # the first row not flushed
         self.blocks: list[Block] = []
+        self.last_keys: Keys | None = None  # of an answer alone, in which nothing needed care
+        self.last_kinds: list[type] = []  # the types of these keys
         self.failures: list[tuple[int, Failure]] = []
         self.held = 0  # bytes of frozen values
         self.stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
@@ -203,15 +205,20 @@ class ChunkRun:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
         system_kwargs = SystemKwargs(self)
         source = psets_of(self.rows.keys, self.rows.columns, self.rows.count)
-        size, together = 1, self.together
+        size, together, attention = 1, self.together, self.monitor.attention
         batch: list[Pset] = []
         while batch := batch or list(islice(source, size)):
             mean, done = self._run_batch(batch, system_kwargs)
-            self._digest(batch[:done], system_kwargs)
-            batch = batch[done:]
-            if self._must_stop():
+            if done == 1 == len(batch) and self._takes_plain_row(batch[0]):
+                batch = []
+            else:
+                self._digest(batch[:done], system_kwargs)
+                batch = batch[done:]
+            if (attention[0] or together or self.interrupted or self.held >= LARGE) and self._must_stop():
                 break
-            size = 1 if self.careful else max(1, min(LARGEST_BATCH, int(BATCH_SECONDS / (mean + 1e-9))))
+            size = (
+                1 if self.careful or mean >= BATCH_SECONDS else min(LARGEST_BATCH, int(BATCH_SECONDS / (mean + 1e-9)))
+            )
             if together:
                 size = min(size, self.first + together - self.row)
         return self._part()
@@ -288,7 +295,7 @@ class ChunkRun:
                 self.failures.append((rows.pop(i), answers.pop(i)))
                 del psets[i]
             self.failed = []
-        block = self._plain_block(psets, answers) if len(psets) != 1 else self._plain_row(psets[0], answers)
+        block = self._plain_block(psets, answers)
         if block is not None:
             self.blocks.append(block)
         elif len(psets) == 1:
@@ -308,28 +315,47 @@ class ChunkRun:
             return None
         keys = tuple(answers[0])
         columns = columns_if_uniform(answers, keys)
-        if columns is None or not (self.param_keys.isdisjoint(keys) and RESERVED.isdisjoint(keys)):
+        if columns is None or not self._are_plain_keys(keys):
             return None
-        if not all(map(is_atomic, chain(map(type, keys), *(set(map(type, column)) for column in columns)))):
+        if not all(map(is_atomic, chain.from_iterable(set(map(type, column)) for column in columns))):
             return None
         return Block(keys, columns, len(answers))
 
-    def _plain_row(self, pset: Pset, answers: list[Any]) -> Block | None:
-        """Do the same for one pset alone in half the time: psets of milliseconds come in batches of one."""
-        answer = answers[0]
-        if answer is None:
-            return Block((), [], 1) if pset.keys() == self.param_keys else None
-        if type(answer) is not dict or pset.keys() != self.param_keys:
-            return None
-        del answer
-        if any_is_held(answers):
-            return None
-        keys, values = tuple(answers[0]), list(answers[0].values())
-        if not (self.param_keys.isdisjoint(keys) and RESERVED.isdisjoint(keys)):
-            return None
-        if not all([is_atomic(type(each)) for each in (*keys, *values)]):  # noqa: C419 - twice as fast
-            return None
-        return Block(keys, [[value] for value in values], 1)
+    def _takes_plain_row(self, pset: Pset) -> bool:
+        """Add the answer of one pset alone to the last block, if nothing in it needs care; else leave it to `_digest`.
+
+        It does the same in a third of the time. Psets of milliseconds come in batches of one, and after a worker has
+        slept, whatever runs next takes three times as long as it otherwise would.
+        """
+        answers = self.answers
+        if self.failed or pset.keys() != self.param_keys:
+            return False
+        if answers[0] is None:
+            keys: Keys = ()
+            values: list[Any] = []
+        elif type(answers[0]) is dict and not any_is_held(answers):
+            keys, values = tuple(answers[0]), list(answers[0].values())
+        else:
+            return False
+        if keys != self.last_keys or list(map(type, keys)) != self.last_kinds:  # 1 and True are equal keys
+            if not self._are_plain_keys(keys):
+                return False
+            self.last_keys, self.last_kinds = keys, list(map(type, keys))
+        for value in values:
+            if not is_atomic(type(value)):
+                return False
+        if self.blocks and (block := self.blocks[-1]).keys is self.last_keys:
+            for column, value in zip(block.columns, values):  # noqa: B905 - it takes longer, and they are as many as keys
+                column.append(value)
+            block.count += 1
+        else:
+            self.blocks.append(Block(self.last_keys, [[value] for value in values], 1))
+        self.row += 1
+        return True
+
+    def _are_plain_keys(self, keys: Keys) -> bool:
+        plain = self.param_keys.isdisjoint(keys) and RESERVED.isdisjoint(keys)
+        return plain and all(map(is_atomic, map(type, keys)))
 
     def _digest_rows(
         self, rows: Sequence[int], psets: list[Pset], answers: list[Any], system_kwargs: SystemKwargs
@@ -444,12 +470,15 @@ class ChunkRun:
         return text, self.stacks[place] + _last_lines(exc)
 
 
-class Block(NamedTuple):
-    """Answers of some psets in a row: values by key."""
+class Block:
+    """Answers of some psets in a row: values by key. Made for every batch, so it is a plain class."""
 
-    keys: Keys
-    columns: list[list[Any]]
-    count: int  # type: ignore[assignment] # hides tuple.count, which nobody needs here
+    __slots__ = ("columns", "count", "keys")
+
+    def __init__(self, keys: Keys, columns: list[list[Any]], count: int) -> None:
+        self.keys = keys
+        self.columns = columns
+        self.count = count
 
 
 def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:

@@ -7,13 +7,22 @@ engine decides what that means.
 Two methods go beyond the five of the design. `Backend.recall` takes rows back from a chunk that turned out to be slow,
 so that no pset waits behind a busy worker while another is idle. `engine.loop.Drivable` lets the thread that waits do
 the backend's own work; only a backend in whose costs a change of threads counts needs it.
+
+A backend may have more to say, and need not:
+
+``task_seconds``
+    What a submission costs, however little there is to do. The engine makes chunks worth that (`engine.chunking`).
+``can_leave``
+    Whether it can leave large answers where they are (`TaskOptions.leave`).
+`Placing`
+    What tasks ask of the machines that run them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.engine.worker import Handle
@@ -72,6 +81,28 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End everything, and wait for its end. Closing twice is allowed."""
+        ...
+
+
+@runtime_checkable
+class Placing(Protocol):
+    """A backend whose tasks ask for more or less of the machines that run them."""
+
+    @property
+    def wishes(self) -> str:
+        """The column of psets that asks for something for its own row: a dict. Rows of one chunk ask for the same."""
+        ...
+
+    def room(self, settings: Mapping[str, Any]) -> int:
+        """Return how many tasks with these settings can run at once; raises `OptionError` if none ever can."""
+        ...
+
+    def at_most(self, ncores: int) -> int:
+        """Return how many slots ``ncores=`` means."""
+        ...
+
+    def rows_per_task(self, max_tasks: int) -> int:
+        """Return how many psets a chunk may have, if a process is to be replaced after `max_tasks` of them."""
         ...
 
 

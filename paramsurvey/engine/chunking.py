@@ -2,8 +2,9 @@
 
 The first chunk of every slot is one row. From what the workers measured follows how many rows fill `TARGET_SECONDS`;
 that many are sent, but never more than half of what each slot has yet to expect (guided self-scheduling:
-Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987), unless they are over within `LEAST_SECONDS`,
-nor more than `TARGET_BYTES` of answers. So a survey with no more psets than slots always runs them all at once.
+Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987), unless they are over within `LEAST_SECONDS`, or
+`WORTH` times what it costs the backend to send them, nor more than `TARGET_BYTES` of answers. So a survey with no more
+psets than slots always runs them all at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import attrs
 
 TARGET_SECONDS = 0.1
 LEAST_SECONDS = 0.00025
+WORTH = 50
 TARGET_BYTES = 4 * 2**20
 TRIFLING_SECONDS = 0.5e-3
 """A chunk that takes less than this is over before the driver could send the next."""
@@ -31,11 +33,14 @@ class Chunker:
         The size the user asked for with ``group_size=``.
     most : int, optional
         The most rows a chunk may have, whatever else is known (``max_tasks_per_child=``).
+    cost : float
+        Seconds that a submission costs the backend, however few rows it has.
     """
 
     slots: int
     fixed: int | None = None
     most: int | None = None
+    cost: float = 0.0
     _seconds: float = attrs.field(default=0.0, init=False)
     _bytes: float = attrs.field(default=0.0, init=False)
     _rows: float = attrs.field(default=0.0, init=False)
@@ -54,7 +59,8 @@ class Chunker:
             wanted = 1
         else:
             fair_share = -(-remaining // (2 * self.slots))
-            wanted = min(self._rows_in(TARGET_SECONDS), max(fair_share, self._rows_in(LEAST_SECONDS)))
+            least = max(LEAST_SECONDS, WORTH * self.cost)
+            wanted = min(self._rows_in(max(TARGET_SECONDS, least)), max(fair_share, self._rows_in(least)))
         return max(1, min(wanted, remaining, self.most or wanted))
 
     def _rows_in(self, seconds: float) -> int:

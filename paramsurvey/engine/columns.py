@@ -51,6 +51,40 @@ class Hole:
 
 HOLE = Hole()
 
+
+class Remote:
+    """A value that is still where it was computed; a backend may have these in the place of large answers.
+
+    It travels to other workers as it is, and becomes the value there. Whoever looks at values in the driver has it
+    brought (`brought`).
+    """
+
+    __slots__ = ()
+
+    def bring(self) -> Any:
+        """Return the value, from wherever it is; raises `BackendError` if it is lost, or what its unpickling raises."""
+        raise NotImplementedError
+
+
+def has_remote(column: Column) -> bool:
+    """Tell whether some value of a column is elsewhere."""
+    return type(column) is list and any(issubclass(kind, Remote) for kind in set(map(type, column)))
+
+
+def brought(column: Column) -> Column:
+    """Return a column with all its values here; one that is lost stays what it is, and says so by its `repr`."""
+    return [_brought(value) for value in column] if has_remote(column) else column
+
+
+def _brought(value: Any) -> Any:
+    if not isinstance(value, Remote):
+        return value
+    try:
+        return value.bring()
+    except Exception:  # noqa: BLE001 - it is lost, or its own class raises
+        return value
+
+
 SHORT = 16
 """A column of fewer values travels as a list: pickling an array costs a microsecond before its first value."""
 

@@ -34,9 +34,11 @@ from paramsurvey.engine.records import (
     Chunk,
     Died,
     DiedLoading,
+    Displaced,
     Failure,
     GivenBack,
     Killed,
+    Overstayed,
     Part,
     Retries,
     TaskLost,
@@ -295,6 +297,10 @@ class Dispatcher:
         self.active -= flight.outstanding
         rest = range(flight.returned, flight.limit)
         lost: list[Lost] = []
+        if isinstance(error, Displaced):
+            flight.chunk = flight.chunk._replace(moves=flight.chunk.moves + 1)
+            if flight.chunk.moves >= MOST_DEATHS:  # perhaps a row of it is what ends machines
+                error = Died(None, str(error))
         if isinstance(error, Died | TimedOut) and error.index is not None and error.index in rest:
             self._send_again(flight, flight.returned, error.index)
             self._send_again(flight, error.index + 1, flight.limit)
@@ -302,6 +308,8 @@ class Dispatcher:
         elif isinstance(error, Died | TimedOut) and error.index is None and rest:
             alone = flight.chunk.count == 1
             lost = self._blame(flight, rest[0], error) if alone else self._suspect(flight, rest, None)
+        elif isinstance(error, Overstayed):
+            lost = self._suspect(flight, rest, None)
         elif isinstance(error, Unsendable | Unreadable):
             what = "the pset cannot be pickled" if isinstance(error, Unsendable) else "the answer cannot be unpickled"
             lost = self._suspect(flight, rest, Failure("unpicklable", f"{what}: {error}", error.traceback))
@@ -309,7 +317,7 @@ class Dispatcher:
             if isinstance(error, Unloadable | DiedLoading):
                 self._starts_failed += DOUBTFUL_START if isinstance(error, DiedLoading) and error.was_killed else 1
                 self.start_error = str(error)
-            assert error is None or isinstance(error, Unloadable | DiedLoading | Killed | Died | TimedOut)
+            assert error is None or isinstance(error, Unloadable | DiedLoading | Displaced | Killed | Died | TimedOut)
             self._send_again(flight, rest.start, rest.stop)
         self.failures += len(lost)
         return lost

@@ -121,6 +121,7 @@ class Chunk(NamedTuple):
     start: int
     stop: int
     attempt: int = 1
+    moves: int = 0  # how many machines have gone while they ran it
 
     @property
     def count(self) -> int:  # type: ignore[override] # hides tuple.count, as below
@@ -151,6 +152,11 @@ class TaskOptions(NamedTuple):
         After how many psets a worker process is replaced by a fresh one.
     backend_options : dict
         The user's own words for this backend, e.g. of ``ray={...}``.
+    leave : bool
+        Whether large answers may stay where they were computed, as `columns.Remote`, because the next to see them is a
+        worker.
+    fetch : bool
+        Whether they are wanted here, too, for a table that is kept.
     """
 
     rows: int = 1
@@ -160,6 +166,8 @@ class TaskOptions(NamedTuple):
     timeout: float | None = None
     max_tasks: int | None = None
     backend_options: Mapping[str, Any] = MappingProxyType({})
+    leave: bool = False
+    fetch: bool = False
 
 
 class GivenBack(NamedTuple):
@@ -198,6 +206,14 @@ class TimedOut(TaskLost):
     def __init__(self, index: int | None, text: str) -> None:
         super().__init__(text)
         self.index = index
+
+
+class Displaced(TaskLost):
+    """The machine that ran it is gone, which says little about its rows."""
+
+
+class Overstayed(TaskLost):
+    """It was ended because others were idle while one of its rows kept the others waiting; nobody knows which."""
 
 
 class Killed(TaskLost):

@@ -126,8 +126,8 @@ class Run:
         The psets by the names of the sources.
     backend : Backend
         Who computes.
-    slots : int
-        How many chunks may run at once.
+    most : int or None
+        How many chunks may run at once, if the user has said so; None: as many as the backend has room for.
     options_of : callable
         Returns the options of a map stage, given those that it has of its own.
     keep : {"all", "sinks", "none"}
@@ -148,7 +148,7 @@ class Run:
     pipeline: Pipeline
     psets: Mapping[str, Any]
     backend: Backend
-    slots: int
+    most: int | None
     options_of: Callable[[Mapping[str, Any]], Options]
     keep: Keep = "all"
     allow_missing: bool = False
@@ -175,9 +175,14 @@ class Run:
 
     def __attrs_post_init__(self) -> None:
         self._loop = Loop(
-            self.backend, self.slots, lambda: self._sheltered, self._prepare, self._deliver, time.monotonic
+            self.backend, self.most, lambda: self._sheltered, self._prepare, self._deliver, time.monotonic
         )
         _Assembly(self).assemble()
+
+    @property
+    def slots(self) -> int:
+        """How many chunks may run at once, as things are."""
+        return self.backend.slots() if self.most is None else self.most
 
     # What it is asked for
 
@@ -493,7 +498,7 @@ class Run:
         node.surveys += 1
         stage = Map(ask.worker, **{"name": f"{node.name} {node.surveys}", **ask.options})
         options = self.options_of(stage.given)
-        survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank)
+        survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank, self.most)
         survey.publish()
         return survey
 
@@ -811,7 +816,9 @@ class _Assembly:
             return self._source(step)
         if step.kind == "map":
             options = run.options_of(getattr(step.stage, "given", {}))
-            survey = Survey(step.name, step.stage, options, run.backend, run.slots, run.tell, self.ranks[step.name])
+            survey = Survey(
+                step.name, step.stage, options, run.backend, run.slots, run.tell, self.ranks[step.name], run.most
+            )
             producer = run.nodes[step.after[0]]
             if isinstance(producer, WholeNode):
                 run._waiting.setdefault(id(producer), []).append(survey)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from weakref import WeakSet
 
-from paramsurvey.backends.base import Backend, what_it_lacks
+from paramsurvey.backends.base import Backend, Placing, what_it_lacks
 from paramsurvey.errors import BackendError, OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
@@ -259,12 +259,12 @@ class Session:
         from paramsurvey.runs import Run
 
         backend = self._backend_for(options)
-        slots = slots_of(options, backend)
+        most = slots_of(options, backend)
         self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
         journal = None if options.journal is None else self._journal_at(options.journal)
         more |= {"deadline": options.deadline, "journal": journal, "observers": (self._log, terminal)}
-        return Run(pipeline, sources, backend, slots, options_of, **more)
+        return Run(pipeline, sources, backend, most, options_of, **more)
 
     def _journal_at(self, path: str) -> Journal:
         """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""
@@ -439,10 +439,10 @@ def open_backend(name: str, options: Options) -> Backend:
 
         return open_mpi(options.mpi, options.ncores)
     if name == "ray":
-        raise BackendError(
-            f"the backend {name!r} is not part of this version: it will come with pip install 'paramsurvey[{name}]'; "
-            "until then use 'multiprocessing' or 'serial'"
-        )
+        with _installed(name):
+            from paramsurvey.backends.ray.backend import RayBackend
+        ncores = None if options.ncores is None else cores(options.ncores)
+        return RayBackend(options.ray, ncores, verbose=options.verbose >= 3)
     from importlib import metadata  # here, because importing it takes longer than opening a session
 
     offered = {point.name: point for point in metadata.entry_points(group="paramsurvey.backends")}
@@ -453,6 +453,20 @@ def open_backend(name: str, options: Options) -> Backend:
         return checked_backend(offered[name].load()())
     except ImportError as exc:
         raise BackendError(f"the backend {name!r} is installed, but cannot be imported: {exc}") from exc
+
+
+@contextmanager
+def _installed(name: str) -> Iterator[None]:
+    """Say what to do where a built-in backend lacks the library that it stands on, or that is broken."""
+    try:
+        yield
+    except ImportError as exc:
+        missing = isinstance(exc, ModuleNotFoundError) and exc.name == name
+        raise BackendError(
+            f"the backend {name!r} is not installed: pip install 'paramsurvey[{name}]'"
+            if missing
+            else f"the backend {name!r} is installed, but cannot be imported: {exc}"
+        ) from exc
 
 
 def checked_backend(candidate: object) -> Backend:
@@ -474,13 +488,15 @@ def cores(ncores: int | None) -> int:
     return ncores if ncores > 0 else max(1, available + ncores)
 
 
-def slots_of(options: Options, backend: Backend) -> int:
-    """Return how many chunks a survey may have under way at once."""
-    if options.ncores is not None and options.backend == "multiprocessing":
-        return cores(options.ncores)
-    if options.ncores is not None and options.backend == "mpi":
+def slots_of(options: Options, backend: Backend) -> int | None:
+    """Return how many chunks a survey may have under way at once; None: as many as the backend has room for."""
+    if options.ncores is None:
+        return None
+    if isinstance(backend, Placing):
+        return backend.at_most(options.ncores)
+    if options.backend == "mpi":
         return cast("MpiBackend", backend).slots_for(options.ncores)
-    return backend.slots()
+    return cores(options.ncores) if options.backend == "multiprocessing" else None
 
 
 class _Default:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
+from paramsurvey.backends.base import Placing
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -82,6 +83,8 @@ class Survey(Node):
     slots: int
     tell: Callable[[Event], None]
     rank: int = 0
+    most: int | None = None  # slots that it may use, if the user has said so
+    is_handed_on: bool = attrs.field(default=False, init=False)  # what it answers goes to other map stages alone
     arrivals: Arrivals | None = attrs.field(default=None, init=False)  # its feed to be, if not a whole table
     feed: Feed | None = attrs.field(default=None, init=False)
     lane: Lane | None = attrs.field(default=None, init=False)
@@ -107,7 +110,11 @@ class Survey(Node):
                 f"timeout={options.timeout:g}: the backend {self.backend.name!r} cannot end a running worker; leave "
                 "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
             )
-        chunker = Chunker(self.slots, fixed=options.group_size, most=options.max_tasks_per_child)
+        most, cost = options.max_tasks_per_child, getattr(self.backend, "task_seconds", 0.0)
+        if isinstance(self.backend, Placing):
+            self.slots = self._room()
+            most = None if most is None else self.backend.rows_per_task(most)
+        chunker = Chunker(self.slots, fixed=options.group_size, most=most, cost=cost)
         retries = Retries(options.retries, options.retry_timeouts, options.retry_backoff, options.retry_alone)
         self._dispatcher = Dispatcher(0, chunker, retries=retries)
 
@@ -138,6 +145,7 @@ class Survey(Node):
 
         Those that are in the journal, by its `ledger`, `come_back` at once.
         """
+        self._check_wishes(feed)
         self.feed = feed
         if ledger is not None:
             from paramsurvey.sieve import Sieve
@@ -152,10 +160,14 @@ class Survey(Node):
         task = TaskOptions(
             timeout=options.timeout,
             max_tasks=options.max_tasks_per_child,
-            backend_options=getattr(options, self.backend.name, {}),
+            backend_options=self._settings,
+            leave=self.is_handed_on and options.out_func is None and self.sieve is None,
+            fetch=self.holds,
         )
         assert self._handle is not None
         self.lane = Lane(self._dispatcher, self._handle, self.sieve or feed, task, self.rank)
+        if isinstance(self.backend, Placing):
+            self.lane.room, self.lane.wishes = self._room, self.backend.wishes
         self.tell(SurveyStarted(self.name, feed.count, self.backend.name, self.slots, describe(options)))
         return self.lane
 
@@ -187,6 +199,26 @@ class Survey(Node):
         if self.feed.awaits_results:
             self.count()
         return self.feed.answer(self.name, self.stats, self.slots)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What the user has to say to this backend alone."""
+        return getattr(self.options, self.backend.name, {})
+
+    def _room(self) -> int:
+        """Return how many of its chunks can run at once, of the machines that can run them."""
+        assert isinstance(self.backend, Placing)
+        room = self.backend.room(self._settings)
+        return room if self.most is None else min(room, self.most)
+
+    def _check_wishes(self, feed: Feed) -> None:
+        """Refuse psets that ask for what no machine has, if they are all known: before anything is computed."""
+        if isinstance(self.backend, Placing) and isinstance(feed, Direct):
+            key = self.backend.wishes
+            if key in feed.psets.all_keys():
+                wishes = feed.table().column(key)
+                for wish in {repr(each): each for each in wishes if isinstance(each, dict)}.values():
+                    self.backend.room({**self._settings, **wish})
 
     def end(self, reason: str) -> None:
         """Nothing more will come of it; why, if not because all is done."""

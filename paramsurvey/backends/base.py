@@ -12,6 +12,8 @@ A backend may have more to say, and need not:
 
 ``task_seconds``
     What a submission costs, however little there is to do. The engine makes chunks worth that (`engine.chunking`).
+``has_queue``
+    Whether more may be submitted than there are slots, to wait there for the first that is free.
 ``can_leave``
     Whether it can leave large answers where they are (`TaskOptions.leave`).
 `Placing`

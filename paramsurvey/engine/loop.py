@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_
 
 import attrs
 
-from paramsurvey.engine.columns import pack, unpack
+from paramsurvey.engine.columns import cut, pack, unpack
 from paramsurvey.engine.dispatcher import Dispatcher, Flight, Lost, Taken
 from paramsurvey.engine.pickling import Frozen, thaw
 from paramsurvey.engine.records import ChunkRows, Died, Failure, GivenBack, Part, TaskLost, TaskOptions
@@ -114,6 +114,10 @@ class Lane:
         What the backend is told about every submission, but for what differs from one to the next.
     rank : int
         Lanes with a lower one go first; those with the same take turns.
+    room : callable, optional
+        Tells how many of its chunks can run at once, where that is not what the backend has slots.
+    wishes : str, optional
+        The column whose values, dicts, are further settings for the backend, each for its own row.
     """
 
     dispatcher: Dispatcher
@@ -121,7 +125,10 @@ class Lane:
     source: Source
     options: TaskOptions
     rank: int = 0
+    room: Callable[[], int] | None = None
+    wishes: str | None = None
     number: int = attrs.field(default=0, init=False)  # of its addition to the loop
+    under_way: int = attrs.field(default=0, init=False)  # its chunks at the backend
     _turns: int = attrs.field(default=0, init=False)
 
     @property
@@ -135,6 +142,10 @@ class Lane:
             self.pull(self.dispatcher.wants)
         self._turns += 1
         return self.dispatcher.take(in_trains=in_trains)
+
+    def slots(self, slots: int) -> int:
+        """Return how many of its chunks can run at once, if there are so many slots."""
+        return slots if self.room is None else self.room()
 
     def pull(self, wanted: int) -> None:
         """Bring in rows until there are so many to send, or no more for now."""
@@ -203,6 +214,7 @@ class Loop:
     _waiting: set[Lane] = attrs.field(factory=set, init=False)  # those in it
     _stirred: list[Lane] = attrs.field(factory=list, init=False)  # those put there since the last look
     _added: int = attrs.field(default=0, init=False)
+    _slots_before: int = attrs.field(default=0, init=False)
     _futures: dict[Flight, tuple[Lane, Future[Any]]] = attrs.field(factory=dict, init=False)
     _busy: set[Flight] = attrs.field(factory=set, init=False)  # those with rows under way
     _recallable: set[Lane] = attrs.field(
@@ -212,9 +224,11 @@ class Loop:
     _for_itself: Flight | None = attrs.field(default=None, init=False)  # beside which nothing may run
     _news: deque[News] = attrs.field(factory=deque, init=False)
     _drivable: Drivable | None = attrs.field(init=False)
+    _can_queue: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._drivable = self.backend if isinstance(self.backend, Drivable) else None
+        self._can_queue = self._drivable is not None or bool(getattr(self.backend, "has_queue", False))
 
     def add(self, lane: Lane) -> None:
         """Have a lane run; also while others do."""
@@ -320,16 +334,18 @@ class Loop:
             self._look_at_stirred()
         if self._for_itself is not None:
             return
-        slots = self.slots or self.backend.slots()
-        busy, most, last = len(self._busy), 0, None
+        slots = self._slots_now()
+        busy, most, room, last = len(self._busy), 0, 0, None
         while self._ready:
             lane = self._ready[0][1]
             if lane is not last:
-                most, last = slots * self._depth(lane), lane
+                depth, last = self._depth(lane), lane
+                most, room = slots * depth, lane.slots(slots) * depth
             queued = self._occupied(busy) >= slots
-            if queued and busy >= most:
+            if queued and busy >= max(most, room):
                 return
-            flight = lane.take(in_trains=self._may_queue(lane)) if lane in self._lanes else None
+            has_room = lane in self._lanes and (lane.room is None or lane.under_way < room)
+            flight = lane.take(in_trains=self._may_queue(lane)) if has_room else None
             if flight is None:
                 heapq.heappop(self._ready)
                 self._waiting.discard(lane)
@@ -365,6 +381,15 @@ class Loop:
         times = [lane.dispatcher.rests_until for lane in self._resting]
         return max(0.0, min((time for time in times if time is not None), default=self.clock()) - self.clock())
 
+    def _slots_now(self) -> int:
+        """Return how many chunks may run at once; lanes hear of it when a cluster has grown or shrunk."""
+        slots = self.slots or self.backend.slots()
+        if slots != self._slots_before:
+            self._slots_before = slots
+            for lane in self._lanes:
+                lane.dispatcher.chunker.slots = lane.slots(slots)
+        return slots
+
     def _look_at_stirred(self) -> None:
         """Put them in the line, and note the ends of those that are over: also if all slots are busy."""
         stirred, self._stirred = dict.fromkeys(self._stirred), []
@@ -385,7 +410,7 @@ class Loop:
 
     def _may_queue(self, lane: Lane) -> bool:
         """Whether several chunks of a lane may be at one slot."""
-        return self._drivable is not None and not lane.options.max_tasks
+        return self._can_queue and not lane.options.max_tasks
 
     def _occupied(self, busy: int) -> int:
         """How many slots are in use; with chunks that wait, they are fewer than flights."""
@@ -401,8 +426,13 @@ class Loop:
         chunk, flight.queued = flight.chunk, may_queue
         announce = partial(self._announce, flight)
         options = TaskOptions(chunk.count, announce, may_queue, self, *lane.options[4:])
-        rows = (*lane.source.rows(chunk.start, chunk.stop, chunk.attempt)[:-1], flight.together)
-        future = self.backend.submit(run_chunk, lane.handle, rows, options=options)
+        rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
+        if lane.wishes is not None and lane.wishes in rows.keys:
+            rows, wish = of_one_wish(rows, lane.wishes)
+            lane.dispatcher.gave_back(flight, GivenBack(rows.count))
+            options = options._replace(rows=rows.count, backend_options={**options.backend_options, **wish})
+        future = self.backend.submit(run_chunk, lane.handle, (*rows[:-1], flight.together), options=options)
+        lane.under_way += 1
         self._futures[flight] = lane, future
         self._busy.add(flight)
         self._recallable.add(lane)
@@ -416,7 +446,7 @@ class Loop:
         """Wait for something to happen; None if it takes too long."""
         idle = False
         if patience is None:
-            idle = self._occupied(len(self._busy)) < (self.slots or self.backend.slots())
+            idle = self._occupied(len(self._busy)) < self._slots_now()
             patience = IDLE_SECONDS if idle and self._recallable else TICK_SECONDS
             if not self.inbox.qsize() and self.prepare():
                 idle, patience = False, BREATH_SECONDS
@@ -469,6 +499,7 @@ class Loop:
 
     def _ended(self, lane: Lane, flight: Flight, future: Future[Any]) -> None:
         del self._futures[flight]
+        lane.under_way -= 1
         self._busy.discard(flight)
         if flight is self._for_itself:
             self._for_itself = None
@@ -497,6 +528,23 @@ class Loop:
                 self._returned(self._futures[flight][0], flight, news)
         while self._news:
             yield self._news.popleft()
+
+
+def of_one_wish(rows: ChunkRows, key: str) -> tuple[ChunkRows, dict[str, Any]]:
+    """Return the first of some rows, as far as they wish the same, and the wish: rows of one chunk share a process."""
+    column = unpack(rows.columns[rows.keys.index(key)])
+    first, count = column[0], 1
+    while count < len(column) and _is_same_wish(column[count], first):
+        count += 1
+    columns = cut(rows.columns, 0, count) if count < rows.count else rows.columns
+    return rows._replace(columns=columns, count=count), first if isinstance(first, dict) else {}
+
+
+def _is_same_wish(one: Any, other: Any) -> bool:
+    """Tell whether two values of such a column wish the same; what is no dict wishes nothing."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return not (isinstance(one, dict) or isinstance(other, dict))
+    return repr(one) == repr(other)
 
 
 def thawed(part: Part) -> Part:

@@ -37,6 +37,7 @@ import attrs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from paramsurvey.backends.multiprocessing.backend import available_cores
 from paramsurvey.backends.ray import remote
 from paramsurvey.backends.ray.constants import PublishedObject, RemoteValue
 from paramsurvey.backends.ray.demands import OF_INIT, Demand, Node, demand_of, refuse_if_impossible, room
@@ -117,6 +118,7 @@ class RayBackend:
     name = "ray"
     can_kill = True
     task_seconds = TASK_SECONDS
+    has_queue = True
     can_leave = True
     wishes = "ray"
 
@@ -188,7 +190,10 @@ class RayBackend:
     def at_most(self, ncores: int) -> int:
         """Return how many slots ``ncores=`` means."""
         slots = self.slots()
-        return min(ncores, slots) if ncores > 0 else max(1, slots + ncores)
+        if ncores > 0:
+            return min(ncores, slots)
+        there = slots if CONNECTION.head is not None else max(slots, available_cores())
+        return max(1, min(slots, there + ncores))
 
     def rows_per_task(self, max_tasks: int) -> int:
         """Return how many psets a task may have where a process may run `max_tasks`: few, lest it ends too soon."""

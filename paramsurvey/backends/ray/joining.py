@@ -79,6 +79,10 @@ def _read_head(path: Path, source: str) -> Head:
     return Head(words[0], " ".join(words[1:2]), source)
 
 
+def _do_nothing() -> None:
+    pass
+
+
 @attrs.define(eq=False)
 class Connection:
     """The one connection to Ray that a process has: how many use it, and whether it was begun here."""
@@ -87,7 +91,7 @@ class Connection:
     users: int = 0
     is_ours: bool = False
     head: Head | None = None
-    restore: Callable[[], None] = attrs.field(default=lambda: None)
+    restore: Callable[[], None] = _do_nothing
 
     def join(self, head: Head | None, cores: int | None, more: Mapping[str, Any], *, verbose: bool) -> None:
         """Join a cluster, start a Ray, or use what is there."""
@@ -120,7 +124,7 @@ CONNECTION = Connection()
 
 def _begin(head: Head | None, cores: int | None, more: Mapping[str, Any], *, verbose: bool) -> Callable[[], None]:
     """Connect; return how to make undone what was done to be quiet."""
-    restore = (lambda: None) if verbose else _silence()
+    restore = _do_nothing if verbose else _silence()
     keywords: dict[str, Any] = {"include_dashboard": False, "log_to_driver": verbose}
     if not verbose:
         keywords["logging_level"] = logging.CRITICAL
@@ -154,7 +158,7 @@ def why_not_joined(head: Head | None, exc: Exception) -> str:
     elif "uthentication" in name or "AuthToken" in text or "uthentication" in text:
         remedy = (
             "head, nodes and driver need the same RAY_AUTH_MODE and the same token (RAY_AUTH_TOKEN, "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token): bring the cluster's to this machine, or start it with this one's"
+            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token): bring the cluster's to this machine, or start it with yours"
         )
     elif head is not None:
         remedy = "see with `ray status` whether it runs, and run this program on one of its nodes"
@@ -192,7 +196,7 @@ def _silence() -> Callable[[], None]:
     """Have Ray print nothing: even with ``log_to_driver=False`` it tells of each death on standard output."""
     printing = getattr(insides, "print_to_stdstream", None)
     if printing is None:
-        return lambda: None
+        return _do_nothing
 
     def say_nothing(*_args: Any, **_more: Any) -> None:
         pass

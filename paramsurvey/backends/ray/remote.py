@@ -65,20 +65,33 @@ class Began(NamedTuple):
     node: str
 
 
-GIVEN: dict[str, Any] = {}
-"""What came with the task that is running: constants and values, by their keys."""
-LOADED: OrderedDict[str, Any] = OrderedDict()
-"""The constants that this process has loaded, the latest last."""
+class Desk:
+    """What a worker process has at hand.
+
+    Attributes
+    ----------
+    given : dict
+        What came with the task that is running: constants and values, by their keys.
+    loaded : OrderedDict
+        The constants that were unpickled here, the latest last.
+    """
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+        self.loaded: OrderedDict[str, Any] = OrderedDict()
+
+    def constant(self, key: str) -> Any:
+        """Return a constant, unpickled once; raises `Unloadable`."""
+        if key not in self.loaded:
+            self.loaded[key] = _unpickled_constant(self.given[key])
+            while len(self.loaded) > MOST_LOADED:
+                self.loaded.popitem(last=False)
+        self.loaded.move_to_end(key)
+        return self.loaded[key]
 
 
-def constant(key: str) -> Any:
-    """Return a constant, unpickled once in this process; raises `Unloadable`."""
-    if key not in LOADED:
-        LOADED[key] = _unpickled_constant(GIVEN[key])
-        while len(LOADED) > MOST_LOADED:
-            LOADED.popitem(last=False)
-    LOADED.move_to_end(key)
-    return LOADED[key]
+DESK = Desk()
+"""Of this process, which is a worker."""
 
 
 class NoModule(Unloadable):
@@ -113,12 +126,12 @@ class Stub(NamedTuple):
 
     def load(self) -> Any:
         """Return the constant."""
-        return constant(self.key)
+        return DESK.constant(self.key)
 
 
 def left_value(key: str, place: int) -> Any:
     """Return a large answer of an earlier stage: a copy, for its reader to change."""
-    return thawed_copy(GIVEN[key][place])
+    return thawed_copy(DESK.given[key][place])
 
 
 def thawed_copy(pieces: tuple[Any, list[Any]]) -> Any:
@@ -187,13 +200,13 @@ class Watch:
 
 def call(body: bytes, keys: tuple[str, ...], rows: int, limits: Limits, *objects: Any) -> tuple[Any, Any]:
     """Do what a task is for: call the function that is pickled in `body`."""
-    GIVEN.update(zip(keys, objects, strict=True))
+    DESK.given.update(zip(keys, objects, strict=True))
     try:
         with Watch(limits, rows) as watch:
             outcome = _outcome(body, watch)
         return pickle.PickleBuffer(pickle.dumps(outcome, PROTOCOL)), watch.left or None
     finally:
-        GIVEN.clear()
+        DESK.given.clear()
 
 
 def announced(body: bytes, keys: tuple[str, ...], rows: int, limits: Limits, *objects: Any) -> Iterator[Any]:
@@ -201,11 +214,11 @@ def announced(body: bytes, keys: tuple[str, ...], rows: int, limits: Limits, *ob
     import ray
 
     yield Began(os.getpid(), ray.get_runtime_context().get_node_id())
-    GIVEN.update(zip(keys, objects, strict=True))
+    DESK.given.update(zip(keys, objects, strict=True))
     for key in keys:
         if key.startswith(CONSTANT):
             try:
-                constant(key)
+                DESK.constant(key)
             except Unloadable:  # the call will say so
                 pass
     yield None  # all is loaded
@@ -239,13 +252,13 @@ def _exception(exc: BaseException) -> tuple[Frozen | None, str]:
 
 def load_only(body: bytes, keys: tuple[str, ...], *objects: Any) -> None:
     """Load constants and do nothing with them: to see whether that is what ends processes."""
-    GIVEN.update(zip(keys, objects, strict=True))
+    DESK.given.update(zip(keys, objects, strict=True))
     try:
         pickle.loads(body).load()
     except Unloadable:
         pass
     finally:
-        GIVEN.clear()
+        DESK.given.clear()
 
 
 def end_process(pid: int) -> None:

@@ -445,7 +445,7 @@ class Arrivals:
 
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
-        return (self._lost[row] if row in self._lost else self.slice(row, row + 1)).pset(0)
+        return (self._lost[row] if row in self._lost else self.slice(row, row + 1)).brought().pset(0)
 
     def note_lost(self, row: int) -> None:
         """Keep a row that has no answer."""
@@ -469,7 +469,7 @@ class Arrivals:
         """Return all rows that are held, by number."""
         from paramsurvey.tables import concatenated
 
-        return concatenated([self._pieces[start] for start in self._starts])
+        return concatenated([self._pieces[start] for start in self._starts]).brought()
 
     def shapes(self) -> Shapes:
         """Return the columns of the pieces that are held."""
@@ -480,7 +480,7 @@ class Arrivals:
         from paramsurvey.tables import concatenated
 
         found = (self._lost[row] if row in self._lost else self.slice(row, row + 1) for row in rows.tolist())
-        return concatenated(list(found))
+        return concatenated(list(found)).brought()
 
 
 Feed: TypeAlias = Direct | Arrivals | Asked

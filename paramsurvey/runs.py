@@ -801,6 +801,7 @@ class _Assembly:
             if any(each.kind == "table" for each in self.consumers[name]):
                 node.holds = True
         self._find_who_tracks()
+        self._find_who_hands_on()
         self._find_who_pulls()
 
     def _ranks(self) -> dict[str, int]:
@@ -853,6 +854,13 @@ class _Assembly:
             name = self.steps[name].after[0]
         above = self.run.nodes[name]
         return (lambda: above.unfinished) if isinstance(above, Survey) else (lambda: 0)
+
+    def _find_who_hands_on(self) -> None:
+        """See which map stages hand all they answer on to other map stages, or keep it."""
+        for name, node in self.run.nodes.items():
+            if isinstance(node, Survey) and getattr(self.run.backend, "can_leave", False):
+                kinds = {each.kind for each in self.consumers[name]}
+                node.is_handed_on = "map" in kinds and kinds <= {"map", "table"}
 
     def _find_who_tracks(self) -> None:
         """See whose order must be known: of what is held, and of what that comes from."""

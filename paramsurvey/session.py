@@ -418,6 +418,10 @@ class RunStream(_Rows):
         return cast("RunResults", self._running.results())
 
 
+BUILT_IN = ("multiprocessing", "serial", "ray", "mpi")
+"""The names of our own backends."""
+
+
 def open_backend(name: str, options: Options) -> Backend:
     """Open a backend by its name: a built-in one, or one that an installed package offers.
 
@@ -447,12 +451,18 @@ def open_backend(name: str, options: Options) -> Backend:
 
     offered = {point.name: point for point in metadata.entry_points(group="paramsurvey.backends")}
     if name not in offered:
-        known = ", ".join(repr(each) for each in ("multiprocessing", "serial", *sorted(offered)))
+        known = ", ".join(repr(each) for each in (*BUILT_IN, *sorted(offered)))
         raise BackendError(f"there is no backend {name!r}; there are: {known}")
     try:
         return checked_backend(offered[name].load()())
     except ImportError as exc:
         raise BackendError(f"the backend {name!r} is installed, but cannot be imported: {exc}") from exc
+    except BackendError:
+        raise
+    except Exception as exc:
+        raise BackendError(
+            f"the backend {name!r} of {offered[name].value} is broken: it raised {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 @contextmanager

@@ -473,6 +473,7 @@ class Survey(Node):
             return feed.table().take(np.empty(0, np.int64)), np.empty(0, np.int64)
         psets = feed.table()
         table, numbers = joined(psets, self._parts)
+        table = table.brought()
         if numbers is None:
             numbers = np.arange(table.count, dtype=np.int64)
         if isinstance(feed, Arrivals) and settled is not None:

@@ -22,9 +22,11 @@ from paramsurvey.engine.columns import (
     Column,
     Keys,
     Pset,
+    brought,
     columns_of,
     cut,
     has_holes,
+    has_remote,
     pack,
     part_of,
     pset_at,
@@ -83,6 +85,12 @@ class Table:
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
         return pset_at(self.keys, self.columns, row)
+
+    def brought(self) -> Table:
+        """Return the same with all values here, also those that are still where they were computed."""
+        if not any(map(has_remote, self.columns)):
+            return self
+        return attrs.evolve(self, columns=[brought(column) for column in self.columns])
 
     def take(self, rows: np.ndarray[Any, Any] | None) -> Table:
         """Return these rows; None for all of them."""

@@ -256,16 +256,34 @@ def test_leaving_a_session_ends_an_open_stream():
 # Backends
 
 
-@pytest.mark.parametrize("name", ["ray"])
-def test_backends_to_come_say_what_to_install(name):
-    with pytest.raises(BackendError, match=rf"'{name}'.*pip install 'paramsurvey\[{name}\]'; until then use"):
-        paramsurvey.init(backend=name)
-    with paramsurvey.Session(backend="serial", **QUIET) as session, pytest.raises(BackendError, match=name):
-        session.map(double, psets_of(1), backend=name)
+class FindsNot:
+    """An importer that fails with one module."""
+
+    def __init__(self, name):
+        self.name = name
+        self.error = ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            raise self.error
+
+
+def test_a_backend_that_is_not_installed_or_broken_says_so(monkeypatch):
+    for name in [*sys.modules]:
+        if name == "ray" or name.startswith(("ray.", "paramsurvey.backends.ray.")):
+            monkeypatch.delitem(sys.modules, name)
+    finder = FindsNot("ray")
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    with pytest.raises(BackendError, match=r"the backend 'ray' is not installed: pip install 'paramsurvey\[ray\]'"):
+        paramsurvey.Session(backend="ray")
+    finder.error = ImportError("libfoo.so: cannot open shared object file", name="ray._raylet")
+    with pytest.raises(BackendError, match=r"the backend 'ray' is installed, but cannot be imported: libfoo\.so"):
+        paramsurvey.Session(backend="ray")
 
 
 def test_an_unknown_backend_is_refused_with_those_there_are():
-    with pytest.raises(BackendError, match="there is no backend 'sloth'; there are: 'multiprocessing', 'serial'"):
+    expected = "there is no backend 'sloth'; there are: 'multiprocessing', 'serial', 'ray', 'mpi'"
+    with pytest.raises(BackendError, match=expected):
         paramsurvey.Session(backend="sloth")
 
 

@@ -228,7 +228,8 @@ class Loop:
 
     def __attrs_post_init__(self) -> None:
         self._drivable = self.backend if isinstance(self.backend, Drivable) else None
-        self._can_queue = self._drivable is not None or bool(getattr(self.backend, "has_queue", False))
+        has_queue = self.slots is None and getattr(self.backend, "has_queue", False)  # all its slots are ours
+        self._can_queue = self._drivable is not None or has_queue
 
     def add(self, lane: Lane) -> None:
         """Have a lane run; also while others do."""

@@ -61,7 +61,7 @@ class PublishedObject:
     obj: Any
     ref: Any = None
     is_proven: bool = False
-    _by_value: list[str] = attrs.field(factory=list)
+    _by_value: dict[str, str] = attrs.field(factory=dict)  # modules sent along, and why they will not be again
 
     def __attrs_post_init__(self) -> None:
         self._put()
@@ -82,16 +82,19 @@ class PublishedObject:
 
     def ship(self, module: str) -> str:
         """Publish it again with the code of a module that a node lacks; return why that cannot be, or nothing."""
-        if module in self._by_value or module not in sys.modules:
-            return "it cannot be sent along"
-        self._by_value.append(module)
+        if module in self._by_value:
+            return self._by_value[module]
+        if module not in sys.modules:
+            return "the driver has none of that name either"
+        self._by_value[module] = "its code, which was sent along, does not help"
         modules = [sys.modules[name] for name in self._by_value]
         for each in modules:
             cloudpickle.register_pickle_by_value(each)
         try:
             self._put()
         except Unsendable as exc:
-            return f"its code cannot be sent along ({exc})"
+            self._by_value[module] = f"its code cannot be sent along ({exc})"
+            return self._by_value[module]
         finally:
             for each in modules:
                 cloudpickle.unregister_pickle_by_value(each)

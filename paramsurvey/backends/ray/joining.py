@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,8 @@ HEAD_FILE = ".ray-head-details"
 OLDEST = (2, 40)
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_process_group_cleanup_enabled": "1"}
 """What a Ray of our own is started with: it tells nobody of its use, and programs of a worker end with it."""
+_QUIETLY_JOINED = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # or each attempt to connect is told on standard error
+KNOCKING_SECONDS = 5.0
 
 
 @attrs.frozen
@@ -135,8 +138,11 @@ def _begin(head: Head | None, cores: int | None, more: Mapping[str, Any], *, ver
         del keywords["include_dashboard"]
         if head.password:
             keywords["_redis_password"] = head.password
+    quiet = _QUIET if head is None else _QUIETLY_JOINED
     try:
-        with _own_signals(), _environment({} if verbose else _QUIET), warnings.catch_warnings():
+        if head is not None:
+            _refuse_if_nobody_listens(head.address)
+        with _own_signals(), _environment({} if verbose else quiet), warnings.catch_warnings():
             if not verbose:
                 warnings.simplefilter("ignore")
             ray.init(**{**keywords, **more})
@@ -148,6 +154,13 @@ def _begin(head: Head | None, cores: int | None, more: Mapping[str, Any], *, ver
     return restore
 
 
+def _refuse_if_nobody_listens(address: str) -> None:
+    """Raise `ConnectionError` at once where Ray would try for more than a minute."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCKING_SECONDS).close()
+
+
 def why_not_joined(head: Head | None, exc: Exception) -> str:
     """Say why Ray cannot be joined or started, and what to do about it."""
     where = "a Ray of our own cannot be started" if head is None else f"the Ray at {head.address!r} cannot be joined"
@@ -155,13 +168,12 @@ def why_not_joined(head: Head | None, exc: Exception) -> str:
     text, name = str(exc), type(exc).__name__
     if "ersion mismatch" in text:
         remedy = "the driver needs the Python and the Ray of the cluster: make an environment with those"
-    elif "uthentication" in name or "AuthToken" in text or "uthentication" in text:
+    elif head is not None:  # Ray does not always say that a token is wrong
         remedy = (
-            "head, nodes and driver need the same RAY_AUTH_MODE and the same token (RAY_AUTH_TOKEN, "
-            "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token): bring the cluster's to this machine, or start it with yours"
+            "see with `ray status` whether it runs, run this program on one of its nodes, and with the same "
+            "RAY_AUTH_MODE and the same token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token) as head and "
+            "nodes have"
         )
-    elif head is not None:
-        remedy = "see with `ray status` whether it runs, and run this program on one of its nodes"
     else:
         remedy = "Ray's own logs, in /tmp/ray/session_latest/logs, say more"
     return f"{where}: {name}: {text.strip()}; {remedy}"

@@ -1,0 +1,67 @@
+"""One Ray for all tests of a module: starting one takes four seconds, and a worker process most of one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paramsurvey
+
+CORES = 3
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",  # Ray would make a token in the home folder
+    "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_initial_delay_ms": "500",  # 20 s until a node's death is noticed become 2
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "3",
+}
+os.environ.update(ENVIRONMENT)  # Ray reads them when it is imported
+pytest.importorskip("ray", reason="the backend 'ray' is not installed: pip install 'paramsurvey[ray]'")
+STORE_BYTES = 300 * 2**20
+
+
+@pytest.fixture(scope="module")
+def ray_environment() -> Iterator[Path]:
+    """Have Ray know no cluster, and keep its files in a folder with a short name."""
+    folder = Path(tempfile.mkdtemp(prefix="psray", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("HOME", str(folder))
+        for name in ("RAY_ADDRESS", "RAY_HEAD_FILE"):
+            patch.delenv(name, raising=False)
+        patch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]))
+        yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def local_ray(ray_environment: Path) -> Iterator[Any]:
+    """Keep a Ray of our own alive, which the sessions of tests join."""
+    from paramsurvey.backends.ray.backend import RayBackend
+
+    backend = RayBackend({"init": {"object_store_memory": STORE_BYTES, "resources": {"odd": 1}}}, CORES)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def ray_session(local_ray: Any, tmp_path: Path) -> Iterator[Callable[..., paramsurvey.Session]]:
+    """Open sessions on it that are closed at the end."""
+    sessions = []
+
+    def open_session(backend: str = "ray", **options: Any) -> paramsurvey.Session:
+        options = {"verbose": 0, "pslogger_prefix": str(tmp_path / ".log-")} | options
+        sessions.append(paramsurvey.Session(backend=backend, **options))
+        return sessions[-1]
+
+    yield open_session
+    for session in sessions:
+        session.close()

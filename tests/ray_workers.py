@@ -1,0 +1,46 @@
+"""Workers of the tests of the ray backend."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def counts_who_runs(pset, system_kwargs, folder):
+    here = Path(folder) / f"running-{pset['n']}-{os.getpid()}"
+    here.touch()
+    time.sleep(0.05)
+    running = len(list(Path(folder).glob("running-*")))
+    here.unlink()
+    return {"running": running}
+
+
+def tells_its_resources(pset, system_kwargs, user_kwargs):
+    import ray
+
+    given = ray.get_runtime_context().get_assigned_resources()
+    return {"cpus": given.get("CPU", 0), "odd": given.get("odd", 0), "seen": pset["ray"]}
+
+
+def echoes(pset, system_kwargs, user_kwargs):
+    return {"echo": pset["x"], "seed": system_kwargs["seed"]}
+
+
+def writes_to_its_frame(pset, system_kwargs, user_kwargs):
+    user_kwargs["frame"].loc[pset["n"], "x"] = 1.0
+    return {"array_is_ours": bool(user_kwargs["array"].flags.writeable)}
+
+
+def makes_megabytes(pset, system_kwargs, user_kwargs):
+    return {"array": np.full(pset["size"], pset["n"], dtype="i8")}
+
+
+def adds_up(pset, system_kwargs, user_kwargs):
+    return {"total": int(pset["array"].sum()), "is_writable": bool(pset["array"].flags.writeable)}
+
+
+def refuses(pset, system_kwargs, user_kwargs):
+    raise ValueError("not with me")

@@ -281,6 +281,16 @@ def test_a_set_without_the_metric_cannot_win_but_if_none_has_it_it_is_misspelt()
         Engine().run(Greedy(worker, picks=1, metric="aera"), candidates(2))
 
 
+def test_a_set_without_the_metric_is_no_misspelling_once_another_had_it():
+    def worker(pset, system_kwargs, user_kwargs):
+        keys = [*pset["picked"], pset["candidate"]]
+        return {"other": 1} if len(keys) == 2 and 2 in keys else {"total": len(set(keys))}
+
+    for options in ({}, {"lazy": True}):
+        found = Engine().run(Greedy(worker, picks=3, metric="total", **options), candidates(4)).shown
+        assert found.keys == [0, 1, 2]
+
+
 def test_infinite_metrics_are_numbers():
     found, _ = search(lambda keys: float("inf") if 1 in keys else -float("inf"), 3, picks=2)
     assert found.keys == [1, 0]

@@ -26,7 +26,7 @@ from paramsurvey.options import TABLE, check, is_real, is_truth, nearest_or_all,
 from paramsurvey.stages.base import Ask, Columns, Made
 from paramsurvey.stages.greedy_beyond import backward, beamed, floating, swapped
 from paramsurvey.stages.greedy_book import Book, Need
-from paramsurvey.stages.greedy_lazy import lazily
+from paramsurvey.stages.greedy_lazy import Rose, lazily
 from paramsurvey.stages.greedy_noise import afresh
 from paramsurvey.stages.greedy_pool import key_column, pool_of
 from paramsurvey.stages.greedy_search import Task, both, forward, started
@@ -169,13 +169,14 @@ def _name(value: Any) -> str:
 
 def _given(default: Any, convert: Callable[[Any], Any]) -> Any:
     """Declare a keyword: its default, and what checks and converts a value. A default of None is not converted."""
-    return attrs.field(default=default, converter=attrs.converters.optional(convert) if default is None else convert)
+    converter = attrs.converters.optional(convert) if default is None else convert
+    return attrs.field(default=default, converter=converter, kw_only=True)
 
 
 # --- the stage ------------------------------------------------------------------------------------
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False)
 class Greedy:
     """Picks candidates one by one, each time the one that makes the set of picks best.
 
@@ -294,7 +295,7 @@ wants the second best, too; give up one of them
 
     inputs: ClassVar[tuple[int, int | None]] = (1, 2)
 
-    worker: Worker = attrs.field(converter=as_worker, kw_only=False)
+    worker: Worker = attrs.field(converter=as_worker)
     picks: int | None = _given(None, _count("picks"))
     metric: Any = _given(None, _metric)
     maximize: Any = _given(True, _maximize)
@@ -380,11 +381,11 @@ wants the second best, too; give up one of them
                 yield from _with_so_far(task, task.book.fetch(need))
         except (GeneratorExit, KeyboardInterrupt):  # the run ends before its time, and the picks were paid for
             task.stopped = "interrupted"
+        except Rose as rose:
+            error = StageError(f"stage {self.name!r}: {rose}, and on_violation='raise'")
+            error.results = GreedyResults(task)  # type: ignore[assignment] # of one stage of a run
+            raise error from None
         results = GreedyResults(task)
-        if task.rose and self.on_violation == "raise":
-            error = StageError(f"stage {self.name!r}: {task.rose[0]}, and on_violation='raise'")
-            error.results = results  # type: ignore[assignment] # of one stage of a run
-            raise error
         places = np.array([each if each < pool.count else -1 for each in task.final.members], dtype=np.int64)
         nowhere = np.full(len(places), -1, dtype=np.int64)
         return Made(results.table, (places, nowhere)[: len(tables)], shown=results)

@@ -10,7 +10,7 @@ decides nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -167,6 +167,7 @@ class Book:
     _known: dict[Evaluation, Outcome] = attrs.field(factory=dict, init=False)
     _needed: dict[Evaluation, None] = attrs.field(factory=dict, init=False)
     _sent: list[tuple[Evaluation, Members, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
+    _answered: set[Hashable] = attrs.field(factory=set, init=False)  # the keys of all answers
     _under_way: set[Evaluation] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -308,6 +309,7 @@ class Book:
         answers = {name: value for name, value in row.items() if name not in pset}
         if self.metric.names is None:
             self.metric = attrs.evolve(self.metric, names=(self._only_key(answers),))
+        self._answered.update(answers)
         score = self.metric.score(answers)
         if isinstance(score, Trouble):
             return Outcome(members, None, answers, score, seconds)
@@ -325,17 +327,15 @@ class Book:
             "say which is to be made as good as possible with metric="
         )
 
-    def _refuse_if_none_has_the_metric(self, wanted: Iterable[Evaluation]) -> None:
-        """Tell a misspelt metric from evaluations that failed."""
-        found = [self._known[each] for each in wanted]
-        answered = [each.answers for each in found if each.trouble is None or each.trouble.kind == NO_VALUE]
-        for name in self.names:
-            if answered and not any(name in answers for answers in answered):
-                names = [str(each) for each in answered[0]]
-                raise StageError(
-                    f"stage {self.spec.name!r}: no answer has the metric {name!r}; "
-                    + (nearest_or_all(str(name), names) if names else "the worker answers nothing")
-                )
+    def _refuse_if_none_has_the_metric(self, wanted: Collection[Evaluation]) -> None:
+        """Tell a misspelt metric, which no answer has had so far, from evaluations that failed."""
+        unknown = [name for name in self.names if name not in self._answered]
+        answers = [self._known[each].answers for each in wanted if self._known[each].answers]
+        if unknown and answers and len(wanted) > 1:
+            raise StageError(
+                f"stage {self.spec.name!r}: no answer has the metric {unknown[0]!r}; "
+                f"{nearest_or_all(str(unknown[0]), [str(name) for name in answers[0]])}"
+            )
 
     @property
     def progress(self) -> MapProgress:

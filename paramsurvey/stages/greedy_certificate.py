@@ -73,13 +73,13 @@ class Diagnosis:
         return self.rose / self.compared if self.compared else 0.0
 
     def __str__(self) -> str:
-        lazy = "other sets would have been looked at, too" if self.lazy_evaluations is None else (
-            f"{self.lazy_evaluations} evaluations would have been enough"
-        )  # fmt: skip
-        return (
-            f"{self.rose} of {self.compared} gains rose ({self.share:.0%}); with lazy=True {lazy}, "
-            f"instead of {self.evaluations}"
-        )
+        found = f"{self.rose} of {self.compared} gains rose ({self.share:.0%})"
+        if self.lazy_evaluations is None:
+            return f"{found}; lazy=True would have looked at other sets, too, before it saw that"
+        if self.lazy_evaluations >= self.evaluations:
+            return f"{found}; lazy=True would have spared none of the {self.evaluations} evaluations"
+        fewer = f"{self.lazy_evaluations} evaluations would have been enough, instead of {self.evaluations}"
+        return f"{found}; with lazy=True {fewer}"
 
 
 def certificate_of(task: Task) -> Certificate | None:

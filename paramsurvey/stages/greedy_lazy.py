@@ -63,7 +63,7 @@ def lazily(task: Task, start: State, rule: str) -> Search:
         state = yield from _lazily(task, start, rule)
     except Rose:
         if task.spec.on_violation == "raise":
-            return task.final
+            raise
         del task.rounds[rounds:]
         task.replayed = True
         state = yield from forward(task, start, rule)
@@ -80,9 +80,10 @@ def _lazily(task: Task, state: State, rule: str) -> Search:
             break
         known = task.book.needed(moves)
         this = _LazyRound(task, state, rule, number, moves, bounds, best)
-        yield from this.decided()
         if audits + 1 <= AUDITS * task.book.evaluations:
-            audits += yield from this.audited()
+            audits += this.plan_an_audit()
+        yield from this.decided()
+        yield from this.audited()
         choice = chosen(task, state, this.decisive(), rule, number)
         stop = task.failed(this.fresh.values()) or task.too_little(choice)
         picked = choice.sets if choice and not stop else ()
@@ -108,6 +109,8 @@ class _LazyRound:
     ----------
     fresh : dict
         What was evaluated in this round.
+    audit : tuple of int or None
+        The set that is evaluated only to check its bound.
     """
 
     task: Task
@@ -118,6 +121,7 @@ class _LazyRound:
     bounds: Mapping[int, Bound]
     best_single: Single | None
     fresh: dict[Members, Outcome] = attrs.field(factory=dict, init=False)
+    audit: Members | None = attrs.field(default=None, init=False)
 
     def decided(self) -> Generator[Need, None, None]:
         """Evaluate until no other candidate can win."""
@@ -125,13 +129,16 @@ class _LazyRound:
             unbounded = [members for members in stale if self.bound(members) is None]
             yield from self._evaluated(unbounded or stale[:1])
 
-    def audited(self) -> Generator[Need, None, int]:
-        """Evaluate the one whose bound is the oldest; return how many were."""
-        others = [members for members in self.moves if members not in self.fresh]
-        if not others:
-            return 0
-        yield from self._evaluated([min(others, key=lambda members: self.bounds[members[-1]].number)])
-        return 1
+    def plan_an_audit(self) -> bool:
+        """Choose the one whose bound is the oldest, to be evaluated when a slot is idle; tell whether there is one."""
+        bounded = [members for members in self.moves if self.bound(members) is not None]
+        self.audit = min(bounded, key=lambda members: self.bounds[members[-1]].number, default=None)
+        return self.audit is not None
+
+    def audited(self) -> Generator[Need, None, None]:
+        """Evaluate whoever is to be audited, if that was not needed anyway."""
+        if self.audit is not None and self.audit not in self.fresh:
+            yield from self._evaluated([self.audit])
 
     def decisive(self) -> dict[Members, Outcome]:
         """Return what was evaluated, in declared order."""
@@ -227,6 +234,8 @@ class _LazyRound:
             if outcome is not None:
                 glimpsed[members] = outcome
         yield from self._contenders(glimpsed.values())
+        if self.audit is not None:
+            yield self.audit
 
     def glance_ahead(self) -> None:
         """Count gains that rose among what was evaluated ahead of need; nothing is decided by it."""

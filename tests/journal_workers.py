@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 
 def note(user_kwargs, text):
@@ -10,6 +11,7 @@ def note(user_kwargs, text):
     fd = os.open(user_kwargs["calls"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(fd, f"{text}\n".encode())
     os.close(fd)
+    time.sleep(user_kwargs.get("seconds", 0))
 
 
 def square(pset, system_kwargs, user_kwargs):
@@ -37,3 +39,9 @@ def fails_at_odd(pset, system_kwargs, user_kwargs):
 def parity(pset, system_kwargs, user_kwargs):
     """Answers with other keys for every other pset."""
     return {"odd": pset["n"]} if pset["n"] % 2 else {"even": str(pset["n"])}
+
+
+def noted_coverage(pset, system_kwargs, user_kwargs):
+    chosen = [*pset["picked"], pset["candidate"]]
+    note(user_kwargs, f"coverage {' '.join(chosen)}")
+    return {"letters": len(set("".join(chosen)))}

@@ -1,0 +1,36 @@
+"""Drivers that are ended by INT, TERM and KILL at random moments: what was finished stays, and comes out right."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DRIVERS = Path(__file__).parent / "journal_drivers.py"
+SLOTS = {"serial": 1, "multiprocessing": 2}
+
+
+@pytest.mark.parametrize("what", ["two_stages", "greedy"])
+@pytest.mark.parametrize(("backend", "kills"), [("serial", 220), ("multiprocessing", 80)])
+def test_a_driver_may_be_killed_at_any_moment(tmp_path, what, backend, kills):
+    """At 300 moments of each: the table is that of an uninterrupted run, every row is recorded once, and no more is
+    computed again than each slot was at. That no process is left, every test makes sure of.
+    """
+    done = subprocess.run(
+        [sys.executable, DRIVERS, tmp_path, backend, what, str(kills), "1"],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=110,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(DRIVERS.parent), *filter(None, sys.path)])},
+    )
+    found = json.loads(done.stdout)
+    assert sum(survey["kills"] for survey in found["surveys"]) >= kills
+    for survey in found["surveys"]:
+        assert survey["answer"] == found["whole"]
+        assert survey["recorded"] == survey["calls"]
+        assert survey["again"] <= survey["kills"] * SLOTS[backend]

@@ -27,6 +27,7 @@ from benchmarks import peers
 from benchmarks.balance import balance
 from benchmarks.figures import RATIO, Bound, Effort, Figure
 from benchmarks.greedy import greedy
+from benchmarks.journal import journal
 from benchmarks.large import answers, constants
 from benchmarks.memory import memory
 from benchmarks.pipelines import chained, graphs, straggler, stream
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "graphs": graphs,
     "scale": scale,
     "greedy": greedy,
+    "journal": journal,
 }
 LIBRARIES = ("paramsurvey", "pandas", "numpy", "joblib", "loky", "mpire")
 HEADER = "| | measured | paramsurvey | bound | | beside it |\n|---|---|---|---|---|---|"

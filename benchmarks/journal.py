@@ -1,8 +1,8 @@
 """Line 13: what it costs to remember every row, and to find them again.
 
-The rows that are found again are found by a process of its own, which has the psets and a warm session; its time is that
-of the whole call of `map`, table included, and its memory is measured as in `benchmarks.memory`, without subtracting
-anything.
+The rows that are found again are found by a process of its own, which has the psets and a warm session; its time is
+that of the whole call of `map`, table included, and its memory is measured as in `benchmarks.memory`, without
+subtracting anything.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _beyond(effort: Effort) -> list[Figure]:
                 line=13,
                 name=f"{count:,} trivial psets from {kind}, remembered in a journal",
                 value=beyond[len(beyond) // 2],
-                unit="µs per pset beyond those without",
+                unit="µs per pset more",
                 bound=Bound(limit=5),
                 others={"without": timings.median(WITHOUT) / count * 1e6},
             )
@@ -61,8 +61,8 @@ def _beyond(effort: Effort) -> list[Figure]:
 
 
 def _slow_ones(effort: Effort) -> Figure:
-    count = effort.choose(full=300, quick=60)
-    timings = _compared(workers.last, [{"seconds": 0.01, "n": n} for n in range(count)], effort.choose(full=5, quick=3))
+    count = effort.choose(full=600, quick=60)
+    timings = _compared(workers.last, [{"seconds": 0.01, "n": n} for n in range(count)], effort.choose(full=3, quick=3))
     show(f"{count:,} psets of 10 ms", timings, per=count)
     return timings.figure(
         line=13,
@@ -96,9 +96,7 @@ def _found(effort: Effort) -> list[Figure]:
         size = os.path.getsize(path) / len(pickle.dumps(numbers, 5))
         for kind in ("dicts", "DataFrame"):
             seconds, megabytes, opened = _apart(kind, count, path)
-            print(
-                f"\n  {count:,} rows found again, from {kind}: {seconds:.2f} s and {megabytes:.0f} MB; opened {opened:.2f}"
-            )
+            print(f"\n  {count:,} rows found again, from {kind}: {seconds:.2f} s and {megabytes:.0f} MB")
             name = f"{count:,} rows of a journal, all found again, from {kind}"
             others = {"to open the journal": opened}
             figures += [

@@ -628,6 +628,15 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         What follows a pset without a result.
     seed : int, default 0
         The survey's seed.
+    journal : str or path, optional
+        The file that remembers finished psets. Those that are in it, with the same code, ``user_kwargs``, ``seed``,
+        ``version`` and ``depends``, are taken from it (`paramsurvey.journal`).
+    version : str, optional
+        Your own mark of what the answers mean: those in the journal with another one are stale.
+    depends : str, path or several, optional
+        Files whose content the answers depend on.
+    retry_failed : bool, default True
+        Whether psets that have failed, by the journal, are tried again.
     group_size : int, optional
         How many psets travel together; by default what suits their duration.
     out_func : callable, optional
@@ -656,6 +665,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
     ------
     PsetError, WorkerError, OptionError
         Before anything is computed.
+    JournalError
+        Another program is writing to the journal, or the file is no journal, or one of a newer version.
     Interrupted
         On Ctrl-C. It is a `KeyboardInterrupt`; its ``results`` has what was finished.
     SurveyStopped

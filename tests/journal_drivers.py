@@ -24,7 +24,7 @@ from paramsurvey import Pipeline
 from paramsurvey.journal.format import HEAD_BYTES, Damage, Kind, Torn, records
 
 INTERRUPTED = 3
-"""How a driver ends that Ctrl-C has ended."""
+"""How a driver ends that Ctrl-C or SIGTERM has ended."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 
@@ -71,7 +71,7 @@ def fork(what, backend, journal, calls, answer):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             drive(what, backend, journal, calls, answer, begun[1])
             status = 0
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, paramsurvey.errors.Terminated):
             status = INTERRUPTED
         finally:
             os._exit(status)

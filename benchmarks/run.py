@@ -30,6 +30,7 @@ from benchmarks.greedy import greedy
 from benchmarks.journal import journal
 from benchmarks.large import answers, constants
 from benchmarks.memory import memory
+from benchmarks.mpi import launcher, mpi
 from benchmarks.pipelines import chained, graphs, straggler, stream
 from benchmarks.safety import safety
 from benchmarks.scale import scale
@@ -51,6 +52,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "chained": chained,
     "graphs": graphs,
     "scale": scale,
+    **({"mpi": mpi} if launcher() else {}),
     "greedy": greedy,
     "journal": journal,
 }

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from contextlib import closing
 
+import failing_workers
+import pytest
+from mpi_rank0 import the_guard_of_rank_1
+from test_failures_processes import healthy_psets, in_a_thread, kill
+
+import paramsurvey
 from paramsurvey.backends.mpi.backend import open_mpi
+from paramsurvey.errors import BackendError
 from paramsurvey.testing import BackendContract
 
 pytestmark = pytest.mark.timeout(60)
@@ -22,3 +29,37 @@ class TestOtherRanks(BackendContract):
 
     def make_backend(self):
         return open_mpi({"slots": 2, "driver_slots": 0}, None)
+
+
+def test_a_rank_that_cannot_start_workers_any_more_ends_the_survey_with_what_is_finished(tmp_path):
+    def kill_guards(stop):
+        while not stop.wait(0.001):
+            for guard in the_guard_of_rank_1():
+                kill(guard)
+
+    psets = healthy_psets(100_000)
+    says = "rank 1: the guard process of the pool has died 3 times; open a new session"
+    with (
+        closing(open_mpi({}, None)) as backend,
+        paramsurvey.Session(backend=backend, verbose=0, pslogger_prefix=str(tmp_path / ".log-")) as session,
+        in_a_thread(kill_guards),
+        pytest.raises(BackendError, match=says) as info,
+    ):
+        session.map(failing_workers.takes_a_millisecond, psets)
+    results = info.value.results
+    assert len(results.results) + len(results.missing) == 100_000
+    assert set(results.missing["_kind"]) == {"cancelled"}
+
+
+def test_an_unknown_setting_is_refused_by_name():
+    with pytest.raises(
+        paramsurvey.errors.OptionError, match=r"mpi={'slotz': ...}: .* no such setting; it has: 'slots'"
+    ):
+        open_mpi({"slotz": 2}, None)
+
+
+def test_slots_are_those_of_all_ranks_unless_ncores_says_otherwise():
+    backends = [open_mpi({"slots": 2}, ncores) for ncores in (None, 4, -1, -100)]
+    assert [backend.slots() for backend in backends] == [6, 4, 5, 1]
+    for backend in backends:
+        backend.close()

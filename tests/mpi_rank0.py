@@ -1,6 +1,7 @@
 """A plugin for a pytest that is rank 0: wherever a test asks for the multiprocessing backend, it gets that of MPI.
 
-So the failure list is run as it is (`test_mpi.py` starts it). The workers of these sessions are all at other ranks.
+So the failure list is run as it is (`test_mpi.py` starts it), with one worker at each of two other ranks. Tests that
+kill *the* guard get two workers at one rank.
 """
 
 from __future__ import annotations
@@ -11,20 +12,31 @@ import psutil
 import pytest
 
 from paramsurvey import session
+from paramsurvey.backends.mpi import backend
 from paramsurvey.backends.mpi.backend import open_mpi
 
 SETTINGS = {"slots": 1, "driver_slots": 0}
 
 
-def guards_of_all_ranks():
-    """Return the guards among the children of all ranks, which are children of the launcher as this process is."""
-    found = []
-    for rank in psutil.Process().parent().children():
-        try:
-            found += [child for child in rank.children() if "guard.main" in " ".join(child.cmdline())]
-        except psutil.Error:  # it has ended meanwhile
-            pass
-    return found
+def rank_of(process):
+    environ = process.environ()
+    return int(environ.get("PMI_RANK", environ.get("OMPI_COMM_WORLD_RANK", -1)))
+
+
+def guards_of_other_ranks():
+    """Return the guards among the children of the other ranks, which are children of the launcher, as this one is."""
+    return [guard for rank in psutil.Process().parent().children() if rank.pid != os.getpid() for guard in guards(rank)]
+
+
+def the_guard_of_rank_1():
+    return [guard for rank in psutil.Process().parent().children() if rank_of(rank) == 1 for guard in guards(rank)]
+
+
+def guards(rank):
+    try:
+        return [child for child in rank.children() if "guard.main" in " ".join(child.cmdline())]
+    except psutil.Error:  # one of them has ended meanwhile
+        return []
 
 
 def pytest_configure(config):
@@ -49,6 +61,18 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if _is_grouped(item)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
-    for module in {item.module for item in items}:
-        if hasattr(module, "guards"):
-            module.guards = guards_of_all_ranks
+
+
+@pytest.fixture(autouse=True)
+def _guards(request, monkeypatch):
+    """Let tests find the guards; those that kill *the* guard find that of the only rank with workers."""
+    if not hasattr(request.module, "guards"):
+        return
+    name = request.node.name
+    if "guard" not in name:
+        monkeypatch.setattr(request.module, "guards", guards_of_other_ranks)
+    elif "hang" in name or "as_soon_as" in name:  # they look among their own process's children
+        monkeypatch.setattr(backend, "slots_of_ranks", lambda shares, settings: [2, *[0] * (len(shares) - 1)])
+    else:
+        monkeypatch.setattr(request.module, "guards", the_guard_of_rank_1)
+        monkeypatch.setattr(backend, "slots_of_ranks", lambda shares, settings: [0, 2, *[0] * (len(shares) - 2)])

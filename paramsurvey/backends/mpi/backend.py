@@ -134,7 +134,7 @@ class MpiBackend:
         self._ncores = ncores
         self._session = cluster.open_session(self._slots)
         self._store = ConstantStore(make_folder())
-        environment = rank_environment(self._store.folder, max(1, self._slots[0]))
+        environment = rank_environment(self._store.folder, self._slots[0])
         self._pool = Pool(self._store.folder, environment, cluster.introductions[0].last_words)
         self._lock = threading.Lock()
         self._seats: dict[object, Seats] = {}
@@ -142,6 +142,7 @@ class MpiBackend:
         self._constants: dict[int, Constant] = {}
         self._tickets: dict[Future[Any], tuple[int, int]] = {}  # the rank and the ticket of those at other ranks
         self._is_closed = False
+        self._broken: str | None = None
 
     def slots(self) -> int:
         """Return how many submissions can run at once."""
@@ -181,8 +182,8 @@ class MpiBackend:
         """Send a call to a worker process of some rank."""
         owner = options.owner
         with self._lock:
-            if self._is_closed:
-                raise BackendError("this backend is closed; open a new session")
+            if self._is_closed or self._broken:
+                raise BackendError(self._broken or "this backend is closed; open a new session")
             seats = self._seats.get(owner)
             if seats is None:
                 seats = self._seats[owner] = Seats(self._slots, self._numbers)
@@ -214,11 +215,14 @@ class MpiBackend:
             if self._is_closed:
                 raise BackendError("this backend is closed; open a new session")
             self._tickets[future] = seat.rank, ticket
-            cluster.expect(ticket, Away(seat.rank, self._session, future, options))
+            cluster.expect(ticket, Away(seat.rank, self._session, future, options, self._note_broken))
             for constant in (args[0],) if fn is run_chunk else list(self._constants.values()):
                 self._bring(constant, seat.rank)
             cluster.send(seat.rank, [head, body, *pieces])
         return future
+
+    def _note_broken(self, why: str) -> None:
+        self._broken = why
 
     def _bring(self, constant: Constant, rank: int) -> None:
         if rank not in constant.ranks:

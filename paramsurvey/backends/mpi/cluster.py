@@ -41,6 +41,7 @@ class Away:
     session: int
     future: Future[Any]
     options: TaskOptions
+    is_broken: Callable[[str], None]  # told why its rank can do nothing more
 
 
 class Cluster:
@@ -267,7 +268,7 @@ class Cluster:
             self._part(away, frame)
         else:
             del self._away[frame.ticket]
-            outcome = _lost(frame) if frame.kind == Verb.LOST else outcome_of(frame)
+            outcome = _lost(away, frame) if frame.kind == Verb.LOST else outcome_of(frame)
             if isinstance(outcome, BaseException):
                 away.future.set_exception(outcome)
             else:
@@ -287,9 +288,13 @@ class Cluster:
 SHORT_PAUSE = 1e-3
 
 
-def _lost(frame: Frame) -> BaseException:
+def _lost(away: Away, frame: Frame) -> BaseException:
     loss = Loss(*pickle.loads(frame.body))
-    return loss.error() or BackendError(loss.text)
+    if (error := loss.error()) is None:
+        text = f"rank {away.rank}: {loss.text}"
+        away.is_broken(text)
+        return Killed(text)  # nothing that was under way there is to blame
+    return error
 
 
 class _TheOne:

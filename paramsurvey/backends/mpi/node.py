@@ -62,7 +62,7 @@ class RelayPool(Pool):
 
 def rank_environment(folder: Path, slots: int) -> dict[str, str]:
     """Return the environment of a rank's workers."""
-    return {**without_launcher(workers_environment(slots)), FOLDER: str(folder)}
+    return {**without_launcher(workers_environment(max(1, slots))), FOLDER: str(folder)}
 
 
 @attrs.define(eq=False, repr=False)

@@ -131,6 +131,7 @@ class MpiBackend:
     def __init__(self, cluster: Cluster, settings: Mapping[str, Any], ncores: int | None = None) -> None:
         self._cluster = cluster
         self._slots = slots_of_ranks(cluster.shares, settings)
+        self._total = sum(self._slots)  # kept, because it is asked for with every chunk
         self._ncores = ncores
         self._session = cluster.open_session(self._slots)
         self._store = ConstantStore(make_folder())
@@ -150,10 +151,9 @@ class MpiBackend:
 
     def slots_for(self, ncores: int | None) -> int:
         """Return how many slots ``ncores=`` means: so many of all ranks together, or all but so many."""
-        total = sum(self._slots)
         if ncores is None:
-            return total
-        return ncores if ncores > 0 else max(1, total + ncores)
+            return self._total
+        return ncores if ncores > 0 else max(1, self._total + ncores)
 
     def resources(self) -> dict[str, Any]:
         """Return the slots, the memory of all nodes in bytes, and what each rank has."""

@@ -168,6 +168,7 @@ HEAVY = {"pandas", "numpy", "networkx", "rich", "hdrh", "psutil", "matplotlib", 
     [
         "paramsurvey.backends.multiprocessing.guard",
         "paramsurvey.backends.multiprocessing.child",
+        "paramsurvey.backends.mpi.constants",
         "paramsurvey.engine.worker",
         "paramsurvey.workers",
         "paramsurvey.stats",

@@ -404,6 +404,36 @@ def test_the_loss_of_a_rank_ends_the_job_and_is_named(rank, start, tmp_path):
 
 @under_mpi
 @pytest.mark.timeout(120)
+def test_after_the_loss_of_a_rank_a_journal_has_all_but_what_was_in_flight(start, tmp_path):
+    program = """
+    import time
+    from pathlib import Path
+    import paramsurvey
+
+    def worker(pset, system_kwargs, user_kwargs):
+        with Path(f"ran-{pset['n']}").open("a") as file:
+            file.write("x")
+        while pset["n"] >= 20 and not Path("second").exists():
+            time.sleep(0.01)
+        return {"square": pset["n"] ** 2}
+
+    results = paramsurvey.map(worker, [{"n": n} for n in range(40)], verbose=0, journal="survey.journal", group_size=1)
+    print(results.results["square"].tolist() == [n * n for n in range(40)])
+    """
+    process = start(program)
+    wait_until(lambda: len(list(tmp_path.glob("ran-*"))) == 20 + RANKS, 60, "all three workers have begun to wait")
+    ranks_of(process)[1].kill()
+    assert run_to_its_end(process)[0] != 0
+    in_flight = {path.name for path in tmp_path.glob("ran-*")} - {f"ran-{n}" for n in range(20)}
+    (tmp_path / "second").touch()
+    code, out, err = run_to_its_end(start(program))
+    assert (code, out) == (0, "True\n"), err
+    twice = {path.name for path in tmp_path.glob("ran-*") if len(path.read_text()) > 1}
+    assert twice <= in_flight
+
+
+@under_mpi
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "arguments", [["-m", "paramsurvey.mpi", "program.py"], ["program.py"]], ids=["launcher", "init"]
 )

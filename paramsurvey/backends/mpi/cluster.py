@@ -21,7 +21,7 @@ import attrs
 from paramsurvey.backends.mpi.channel import TAG, Channel
 from paramsurvey.backends.mpi.messages import Loss, Verb
 from paramsurvey.backends.mpi.node import pause_after
-from paramsurvey.backends.mpi.world import Introduction, World, shares
+from paramsurvey.backends.mpi.world import Introduction, World, refuse_mixed_versions, shares
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, head_of
 from paramsurvey.backends.multiprocessing.pool import outcome_of, part_of, unreadable
 from paramsurvey.engine.records import GivenBack, Killed, TaskOptions
@@ -111,15 +111,7 @@ class Cluster:
                 )
             self.look()
             time.sleep(pause_after(0.0))
-        mine, *others = self.introductions
-        for other in others:
-            if other.versions != mine.versions:
-                raise BackendError(
-                    "all ranks must have the same paramsurvey and the same Python: rank 0 has {} and {}, ".format(
-                        *mine.versions
-                    )
-                    + "rank {} on {} has {} and {}".format(other.rank, other.host, *other.versions)
-                )
+        refuse_mixed_versions(self.introductions)
 
     # What any thread may call
 

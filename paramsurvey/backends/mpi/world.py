@@ -131,6 +131,29 @@ program with the mpiexec (or srun --mpi=...) of that MPI, or pip install the MPI
             )
 
 
+def refuse_mixed_versions(introductions: Sequence[Introduction]) -> None:
+    """Refuse ranks that would not understand each other, as when the nodes of a cluster have different software.
+
+    Raises
+    ------
+    BackendError
+        A rank has another paramsurvey or another Python than rank 0.
+
+    Examples
+    --------
+    >>> ranks = [(0, "a", ("1.0", "3.11.7")), (1, "b", ("1.0", "3.12.1"))]
+    >>> refuse_mixed_versions([Introduction(rank, host, 0, (0,), 0, versions) for rank, host, versions in ranks])
+    Traceback (most recent call last):
+        ...
+    paramsurvey.errors.BackendError: all ranks must have the same paramsurvey and the same Python: rank 0 on a has 1.0 \
+and 3.11.7, rank 1 on b has 1.0 and 3.12.1
+    """
+    told = ["rank {} on {} has {} and {}".format(one.rank, one.host, *one.versions) for one in introductions]
+    for one, text in zip(introductions, told, strict=True):
+        if one.versions != introductions[0].versions:
+            raise BackendError(f"all ranks must have the same paramsurvey and the same Python: {told[0]}, {text}")
+
+
 def without_launcher(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for processes that are no ranks: a worker that starts MPI, or a program that does, would
     take itself for one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
 import numpy as np
@@ -13,8 +14,8 @@ from journal_workers import fails_at_odd, noted_half, noted_square, parity, squa
 from test_exactness import answer_of_row, assert_shown_exactly, identical_rows, tables
 
 import paramsurvey
-from paramsurvey import Pipeline
-from paramsurvey.errors import OptionError, StageError
+from paramsurvey import Pipeline, workers
+from paramsurvey.errors import OptionError, StageError, SurveyStopped
 from paramsurvey.stages.base import Ask
 
 
@@ -384,6 +385,119 @@ def test_a_stage_that_refuses_missing_rows_does_so_for_rows_known_to_have_failed
     for options in ({}, {"retry_failed": False}):
         with pytest.raises(StageError.__mro__[1], match="needs its whole table, and 5 rows are missing"):
             session.run(pipeline, [{"n": n} for n in range(10)], journal=tmp_path / "j", **options)
+
+
+def letters(pset, system_kwargs, user_kwargs):
+    return {"letters": len(set("".join([*pset["picked"], pset["candidate"]])))}
+
+
+def vowels(pset, system_kwargs, user_kwargs):
+    return {"letters": len(set("".join([*pset["picked"], pset["candidate"]])) & set("aeiou"))}
+
+
+def test_a_greedy_search_takes_up_its_rounds_and_another_metric_is_another_search(session, tmp_path):
+    names = ["tea", "eat", "ten", "cup", "idea"]
+    first = session.greedy(letters, names, picks=3, journal=tmp_path / "j")
+    again = session.greedy(letters, names, picks=3, journal=tmp_path / "j")
+    assert (again.keys, again.value) == (first.keys, first.value)
+    other = session.greedy(vowels, names, picks=3, journal=tmp_path / "j")
+    with paramsurvey.open_journal(tmp_path / "j") as journal:
+        counts = journal.stages["finished"].tolist()
+    assert len(counts) == 2
+    assert counts[0] >= 5 + 4 + 3 - 2
+    assert (other.keys, other.value) == (session.greedy(vowels, names, picks=3).keys, other.value)
+
+
+def test_a_pipeline_as_a_worker_is_told_by_its_stages(session, tmp_path):
+    def taken(worker):
+        pipeline = Pipeline().add(AskingFor(Pipeline().map(worker)))
+        return session.run(pipeline, [{"x": 1}], journal=tmp_path / "j").progress.from_journal
+
+    assert [taken(square), taken(square), taken(double), taken(double)] == [0, 4, 0, 4]
+
+
+class AskingFor:
+    name = "asking"
+
+    def __init__(self, worker):
+        self.worker = worker
+
+    def table(self, table):
+        return list((yield Ask(self.worker, [{"n": n} for n in range(4)])).iterdicts())
+
+
+def test_workers_of_functions_and_of_commands_are_told_apart(serial, tmp_path):
+    def taken(worker):
+        return serial.map(worker, [{"n": 1}, {"n": 2}], journal=tmp_path / "j").progress.from_journal
+
+    def one(n):
+        return n + 1
+
+    def other(n):
+        return n + 2
+
+    for make in (
+        lambda function: workers.keywords(function, output="m"),
+        lambda function: workers.command(["echo", "{n}", function.__name__]),
+    ):
+        assert [taken(make(one)), taken(make(one)), taken(make(other)), taken(make(other))] == [0, 2, 0, 2]
+
+
+# Runs that end before their time
+
+
+def test_a_survey_that_is_stopped_has_what_is_finished_and_the_rest_is_missing(session, tmp_path):
+    psets = [{"n": 2 * n} for n in range(500)] + [{"n": 1}] + [{"n": 2 * n} for n in range(500, 20_000)]
+    session.map(fails_at_odd, psets[:100], journal=tmp_path / "j")
+    with pytest.raises(SurveyStopped, match="pset 500 is missing") as caught:
+        session.map(fails_at_odd, psets, journal=tmp_path / "j", on_failure="stop", group_size=50)
+    results = caught.value.results
+    assert len(results) + len(results.missing) == results.progress.total == 20_001
+    assert results.results["n"].is_monotonic_increasing
+    again = session.map(fails_at_odd, psets, journal=tmp_path / "j")
+    assert again.progress.from_journal >= len(results)
+    assert (len(again), len(again.missing)) == (20_000, 1)
+
+
+def test_a_pipeline_that_is_stopped_has_what_is_finished_and_the_rest_is_missing(session, tmp_path):
+    psets = [{"n": 2 * n} for n in range(500)] + [{"n": 1}] + [{"n": 2 * n} for n in range(500, 1000)]
+    pipeline = Pipeline().map(fails_at_odd).product({"k": [1, 2]}).map(echo)
+    session.run(pipeline, psets[:100], journal=tmp_path / "j")
+    with pytest.raises(SurveyStopped) as caught:
+        session.run(pipeline, psets, journal=tmp_path / "j", on_failure="stop", group_size=5)
+    upper, lower = caught.value.results["fails_at_odd"], caught.value.results["echo"]
+    assert len(upper) + len(upper.missing) == 1001
+    assert len(lower) + sum(lower.missing["_kind"] != "upstream") <= 2 * len(upper)
+    again = session.run(pipeline, psets, journal=tmp_path / "j")
+    assert len(again["echo"]) == 2000
+    assert again["echo"].progress.from_journal >= len(lower)
+
+
+def test_surveys_of_several_threads_write_to_one_journal(tmp_path):
+    psets = [{"n": n} for n in range(300)]
+    with (
+        paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=Nowhere()) as session,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        options = {"journal": tmp_path / "j", "group_size": 1}
+        runs = [pool.submit(session.map, worker, psets, **options) for worker in (square, double, parity, fails_at_odd)]
+        assert [len(run.result()) for run in runs] == [300, 300, 300, 150]
+    with paramsurvey.open_journal(tmp_path / "j") as journal:
+        assert journal.verify() == journal.damages == []
+        assert sorted(journal.stages["finished"]) == [150, 300, 300, 300]
+
+
+def test_the_environment_names_a_journal_and_the_last_line_says_what_came_from_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PARAMSURVEY_JOURNAL", str(tmp_path / "j"))
+    for _ in range(2):
+        with paramsurvey.Session(backend="serial", pslogger_prefix=str(tmp_path / "log")) as session:
+            session.map(square, GRID)
+    assert (
+        "paramsurvey: square: total: 60, active: 0, finished: 60, failures: 0, exceptions: 0, from the journal: 60; "
+        in (capsys.readouterr().err)
+    )
+    logs = sorted(tmp_path.glob("log*"), key=lambda path: path.stat().st_mtime_ns)
+    assert "from the journal: 60" in logs[-1].read_text()
 
 
 # No value changes

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,6 +126,7 @@ class Journal:
     file: JournalFile = attrs.field(init=False)
     write_with: ClassVar[Write] = os.pwrite  # what tests of broken disks put something else for
     contents: Contents = attrs.field(factory=Contents, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)  # surveys may run in several threads
     _users: int = attrs.field(default=0, init=False)
     _is_usable: bool = attrs.field(default=False, init=False)
     _damages: int = attrs.field(default=0, init=False)
@@ -142,15 +144,17 @@ class Journal:
         JournalError
             Another program is writing to it, or it is no journal, or one of a newer version.
         """
-        if not self._users:
-            self._is_usable = self._opened(say)
-        self._users += 1
+        with self._lock:
+            if not self._users:
+                self._is_usable = self._opened(say)
+            self._users += 1
         try:
             yield self._is_usable
         finally:
-            self._users -= 1
-            if not self._users:
-                self.file.unlock()
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self.file.unlock()
 
     def _opened(self, say: Say) -> bool:
         try:
@@ -175,6 +179,11 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def known(self, stage: bytes, kind: Kind) -> Known:
+        """Return the index of a stage's rows as it is now."""
+        with self._lock:
+            return self.contents.known(stage, kind)
 
     def read_on(self, say: Say) -> None:
         """Take note of what is new in the file, and tell what is damaged."""
@@ -212,10 +221,11 @@ class Journal:
         """Write a record, if that is possible, and take note of it."""
         now = time.time()
         written = record(kind, stage=stage, keys=keys, text=text, data=data, written=now)
-        offset = self.file.append(written)
-        self.tell_trouble(say)
-        if offset is not None and (one := parsed(written, 0, offset)) is not None:
-            self.contents.add(one, keys)
+        with self._lock:
+            offset = self.file.append(written)
+            self.tell_trouble(say)
+            if offset is not None and (one := parsed(written, 0, offset)) is not None:
+                self.contents.add(one, keys)
 
 
 @attrs.define(eq=False, repr=False)
@@ -249,8 +259,8 @@ class Ledger:
     def __attrs_post_init__(self) -> None:
         self._stage = self.print.digest
         contents = self.journal.contents
-        self._known = contents.known(self._stage, Kind.ROWS)
-        self._known_lost = Known.nothing() if self.retry_failed else contents.known(self._stage, Kind.FAILURES)
+        self._known = self.journal.known(self._stage, Kind.ROWS)
+        self._known_lost = Known.nothing() if self.retry_failed else self.journal.known(self._stage, Kind.FAILURES)
         self._records = contents.records
         self._tell_of_libraries(contents)
         self.journal.write(self.say, Kind.STAGE, self._stage, text=as_text(self.print.as_dict()))

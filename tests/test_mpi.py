@@ -477,6 +477,12 @@ def test_it_survives_the_failure_list_on_three_ranks(environment):
     assert pytest_on_three_ranks(*failures, "-k", "not serial") > 100
 
 
+@under_mpi
+@pytest.mark.timeout(120)
+def test_surveys_keep_journals_on_three_ranks(environment):
+    assert pytest_on_three_ranks("tests/test_journal.py", "-k", "multiprocessing and (takes_up or same_survey)") == 3
+
+
 # Batch jobs
 
 

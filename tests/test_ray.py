@@ -351,3 +351,12 @@ def test_a_process_is_replaced_after_so_many_psets(ray_session):
             bad_workers.tells_its_process, [{"n": n} for n in range(12)], max_tasks_per_child=most
         )
         assert results.results["pid"].value_counts().max() <= most
+
+
+def test_a_journal_remembers_large_answers_and_what_came_of_them(ray_session, tmp_path):
+    pipeline = Pipeline("large").map(ray_workers.makes_megabytes).map(ray_workers.adds_up)
+    psets = [{"n": n, "size": 200_000} for n in range(4)]
+    for known in (0, 8):
+        results = ray_session().run(pipeline, psets, journal=tmp_path / "journal")
+        assert results.progress.from_journal == known
+        assert results.results["total"].tolist() == [200_000 * n for n in range(4)]

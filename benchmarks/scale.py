@@ -32,19 +32,19 @@ SPREAD = 0.5  # a row takes 5 to 15 s: equal ones would come back in herds of 10
 
 
 class Clock:
-    """A clock of which the seconds that the driver spends can be read, those of the fake backend left out."""
+    """A clock of the processor seconds that the driver spends, those of the fake backend left out."""
 
     def __init__(self) -> None:
         self.spent = 0.0
-        self._since = time.perf_counter()
+        self._since = time.thread_time()
 
     def stop(self) -> None:
         """The driver has called the backend."""
-        self.spent += time.perf_counter() - self._since
+        self.spent += time.thread_time() - self._since
 
     def go_on(self) -> None:
         """The call returns."""
-        self._since = time.perf_counter()
+        self._since = time.thread_time()
 
 
 @attrs.define(eq=False)

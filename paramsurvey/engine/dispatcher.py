@@ -101,7 +101,7 @@ class Taken(NamedTuple):
     lost: list[Lost]
 
 
-@attrs.define(eq=False, repr=False)
+@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)  # else one converter slows all assignments
 class Dispatcher:
     """Decides about the rows ``0 .. total`` of one stage.
 

@@ -125,6 +125,10 @@ class Asked:
             self._starts.append(block.start)
             self._blocks[block.start] = block
 
+    def wait_for_first(self) -> None:
+        """Be ready as soon as anything has come of what is under way."""
+        self._awaited = None
+
     @property
     def is_ready(self) -> bool:
         """Whether there is an answer to the last ask."""

@@ -474,7 +474,12 @@ class Run:
         if ask.so_far and ask.so_far != node.so_far:
             node.so_far = ask.so_far
             self.tell(StageToldSoFar(node.name, ask.so_far))
-        known = next((pair for pair in node.asked if pair[0].is_of_one_survey_with(ask)), None)
+        known = next((pair for pair in reversed(node.asked) if pair[0].is_of_one_survey_with(ask)), None)
+        if known is not None and ask.waits_only:
+            node.asked.remove(known)
+            node.asked.append(known)
+            known[1].wait_for_first()
+            return
         try:
             psets = psets_of_user(ask.psets, None)
             survey = self._asked_for(node, ask) if known is None else known[1]

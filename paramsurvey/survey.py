@@ -178,6 +178,11 @@ class Survey(Node):
         if self.sieve is None:
             self._dispatcher.extend(psets.count)
 
+    def wait_for_first(self) -> None:
+        """Be asked for nothing but what comes first."""
+        assert isinstance(self.feed, Asked)
+        self.feed.wait_for_first()
+
     @property
     def is_asked(self) -> bool:
         """Whether it is one that a stage asks for."""

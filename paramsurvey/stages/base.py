@@ -117,9 +117,16 @@ class Ask:
         if value not in ("all", "first"):
             raise StageError(f"Ask(until={value!r}): until must be 'all' or 'first'")
 
+    @property
+    def waits_only(self) -> bool:
+        """Whether it asks for nothing, and just waits for what comes first: the most frequent ask of all."""
+        return self.until == "first" and type(self.psets) is list and not self.psets
+
     def is_of_one_survey_with(self, other: Ask) -> bool:
         """Tell whether another ask is for the same worker with the same options."""
-        return _are_alike(self.worker, other.worker) and _are_alike(dict(self.options), dict(other.options))
+        if not _are_alike(self.worker, other.worker):
+            return False
+        return self.options is other.options or _are_alike(dict(self.options), dict(other.options))
 
 
 def _are_alike(one: Any, other: Any) -> bool:

@@ -170,6 +170,17 @@ def test_of_a_noisy_metric_the_better_half_goes_on_and_the_picks_are_evaluated_a
     )
 
 
+def test_a_replicate_that_fails_makes_its_set_lose_or_ends_the_search():
+    def lame(pset, system_kwargs, user_kwargs):
+        return {"sum": pset["candidate"] / (pset["candidate"] != 3 or pset["replicate"] != 1)}
+
+    found = Engine().run(Greedy(lame, picks=1, replicates=4), candidates(4)).shown
+    assert found.keys == [2]
+    assert found.missing[["candidate", "replicate", "_kind"]].to_numpy().tolist() == [[3, 1, "raised"]]
+    strict = Engine().run(Greedy(lame, picks=1, replicates=4, on_failure="stop"), candidates(4)).shown
+    assert (strict.keys, strict.stopped.partition(";")[0]) == ([], "1 of 4 sets have no value, and on_failure='stop'")
+
+
 def test_lazy_on_a_noisy_metric_needs_to_be_told_the_noise():
     found = Engine().run(Greedy(noisy, picks=3, replicates=4, lazy=True, slack=1), candidates(8)).shown
     assert found.keys == [7, 6, 5]

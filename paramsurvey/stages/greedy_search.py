@@ -193,7 +193,8 @@ def forward(task: Task, state: State, rule: str) -> Search:
         known = task.book.needed(moves)
         outcomes, left = yield from weighed(task, moves)
         choice = chosen(task, state, outcomes, rule, number)
-        stop = task.failed(outcomes.values()) or task.too_little(choice)
+        everything = [*outcomes.values(), *(task.book.outcome(each.members, each.replicates) for each in left)]
+        stop = task.failed(everything) or task.failed(outcomes.values()) or task.too_little(choice)
         picked = choice.sets if choice and not stop else ()
         seen = (*seen_of(state, outcomes, known, picked, task.spec.replicates), *left)
         task.rounds.append(Round(number, "add", seen, state.members, state.value, label(task, rule)))

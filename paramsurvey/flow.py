@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.engine.records import ChunkRows
+from paramsurvey.engine.records import ChunkRows, of_keys
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
 from paramsurvey.psets import SLAB, PsetSource, plain_dicts
@@ -492,7 +492,7 @@ def piece_of(feed: Feed, taken: Taken) -> Piece:
 
     from paramsurvey.tables import Table
 
-    part = taken.part
+    part = of_keys(taken.part, wanted=False)
     numbers = np.arange(taken.start, taken.start + part.count, dtype=np.int64)
     psets = feed.slice(taken.start, taken.start + part.count)
     if part.failures:

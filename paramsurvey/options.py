@@ -248,6 +248,15 @@ def continue_or_stop(value: Any) -> str:
     return str(value)
 
 
+@kind("'through', 'tail' or 'files'", parse=as_word)
+def captures(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    if value not in {"through", "tail", "files"}:
+        raise ValueError
+    return str(value)
+
+
 @kind("the name of a backend, or a backend itself (an instance, with submit() and slots())", parse=str.strip)
 def backend_or_name(value: Any) -> object:
     if isinstance(value, str):
@@ -419,6 +428,10 @@ class Options:
         None, seconds_or_moment, "when the whole run ends, finished or not; 0: never"
     )
     on_failure: Literal["continue", "stop"] = option("continue", continue_or_stop, "what follows a failed pset")
+    details: bool = option(False, truth, "rows say of themselves where, when and at what cost they were computed")
+    capture: Literal["through", "tail", "files"] | None = option(
+        None, captures, "what becomes of what workers print: through, tail, files; None: tail with details"
+    )
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
     journal: str | None = option(None, file_path, "the file that remembers finished psets")
     version: str | None = option(None, text, "your own mark of what answers mean; others in the journal are stale")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -11,13 +13,15 @@ import attrs
 import numpy as np
 import pandas as pd
 
+from paramsurvey.engine.columns import DETAILS, HOLE
 from paramsurvey.engine.dispatcher import Lost
-from paramsurvey.engine.records import Failure
-from paramsurvey.errors import MissingPsets, StageError
+from paramsurvey.engine.records import ChunkRows, Failure, Work
+from paramsurvey.engine.worker import ChunkRun, SystemKwargs, Unwatched
+from paramsurvey.errors import MissingPsets, PsetError, SessionError, StageError
 from paramsurvey.lazy import load
 from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
-from paramsurvey.tables import Table, concatenated, frame_of
+from paramsurvey.tables import Table, concatenated, frame_of, typed_column
 
 if TYPE_CHECKING:
     import os
@@ -45,11 +49,16 @@ class MapResults:
         The times.
     name : str
         The survey's name.
+    details : Table, optional
+        What the finished rows say of themselves, in the same order, if they were asked to.
+    call : Call, optional
+        How the worker was called, to do it again.
 
     Attributes
     ----------
     results : DataFrame
-        The finished rows in the order of the psets: the parameters, then the answers.
+        The finished rows in the order of the psets: the parameters, then the answers; then the details, if they were
+        asked for.
     missing : DataFrame
         The psets without a result, and why: ``_exception``, ``_traceback``, ``_kind`` and ``_attempts``; if one was
         tried several times, also ``_ends``, the end of each attempt.
@@ -71,9 +80,19 @@ class MapResults:
     """
 
     def __init__(
-        self, table: Table, psets: Table, lost: list[Lost], progress: MapProgress, stats: PerfStats, name: str
+        self,
+        table: Table,
+        psets: Table,
+        lost: list[Lost],
+        progress: MapProgress,
+        stats: PerfStats,
+        name: str,
+        details: Table | None = None,
+        call: Call | None = None,
     ) -> None:
         self.table = table
+        self._details = details
+        self._call = call
         self.progress = progress
         self.stats = stats
         self.name = name
@@ -82,8 +101,16 @@ class MapResults:
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """The finished rows in the order of the psets: the parameters, then the answers."""
-        return self.table.frame()
+        """The finished rows in the order of the psets: the parameters, then the answers, then any details."""
+        frame = self.table.frame()
+        if self._details is not None:
+            details = self._details.only([key for key in self._details.keys if key in DETAILS]).frame(frame.index)
+            for name in details:
+                frame[name] = details[name]
+        return frame
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_call": None}  # a worker may be what cannot be pickled
 
     @cached_property
     def missing(self) -> pd.DataFrame:
@@ -96,7 +123,52 @@ class MapResults:
         if not inherited:
             return self
         psets = concatenated([self._missing_psets, *(losses.psets for losses in above)])
-        return MapResults(self.table, psets, [*self._lost, *inherited], self.progress, self.stats, self.name)
+        lost = [*self._lost, *inherited]
+        return MapResults(self.table, psets, lost, self.progress, self.stats, self.name, self._details, self._call)
+
+    def reproduce(self, row: Any, *, debug: bool = False) -> Any:
+        """Call the worker for the pset of a row again, in this process and with the same seed; return its answer.
+
+        Whatever it raises is raised here, where debuggers and profilers can see it.
+
+        Parameters
+        ----------
+        row : label or Series
+            The label of a row of `results` or `missing`, or the row itself, as ``missing.iloc[0]``.
+        debug : bool, default False
+            Whether an exception is looked at with pdb, where it was raised, before it goes on.
+
+        Raises
+        ------
+        PsetError
+            There is no such row, or more than one.
+        SessionError
+            Nobody knows any more how the worker was called, because the results come from elsewhere.
+
+        Examples
+        --------
+        >>> import paramsurvey
+        >>> results = paramsurvey.map(lambda pset, system, user: {"inverse": 1 / pset["a"]}, [{"a": 0}, {"a": 4}])
+        >>> results.reproduce(1)
+        {'inverse': 0.25}
+        >>> results.reproduce(results.missing.iloc[0])
+        Traceback (most recent call last):
+        ...
+        ZeroDivisionError: division by zero
+        """
+        if self._call is None:
+            raise SessionError(f"{self.name}: these results do not know their worker any more: they were pickled")
+        label = row.name if isinstance(row, pd.Series) else row
+        tables = [self.table, self._missing_psets]  # in a pipeline, both may have that label
+        if isinstance(row, pd.Series):
+            tables = tables[1:] if "_kind" in row.index else tables[:1]
+        for table in tables:
+            places = [place for place, each in enumerate(table.labels()) if each == label]
+            if len(places) > 1:
+                raise PsetError(f"{self.name}: {len(places)} rows have the label {label!r}: only one can be reproduced")
+            if places:
+                return self._call.again(table.pset(places[0]), debug=debug)
+        raise PsetError(f"{self.name}: no row has the label {label!r}")
 
     def missing_psets(self) -> pd.DataFrame | list[Pset]:
         """Return the missing psets as they were given, to run them again: a DataFrame if they came in one, else dicts.
@@ -167,6 +239,38 @@ class MapResults:
             kinds[lost.failure.kind] = kinds.get(lost.failure.kind, 0) + 1
         listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         return f"{len(self._lost)} missing ({listed}), the first: {first_line(self._lost[0].failure.text)}"
+
+
+@attrs.frozen(eq=False)
+class Call:
+    """How a worker was called.
+
+    Parameters
+    ----------
+    work : Work
+        The worker, and what it is given beside its pset.
+    parameters : tuple
+        Which columns are those of the psets.
+    """
+
+    work: Work
+    parameters: tuple[Hashable, ...]
+
+    def again(self, row: Pset, *, debug: bool) -> Any:
+        """Call the worker in this process; `row` may have the answers in it, too."""
+        pset = copy.deepcopy({key: row[key] for key in self.parameters if key in row})
+        work = attrs.evolve(self.work, details=False, capture="through")
+        run = ChunkRun(work, ChunkRows(tuple(pset), [[value] for value in pset.values()], 1, 1), Unwatched())
+        folder = contextlib.nullcontext() if self.work.cwd is None else contextlib.chdir(self.work.cwd)
+        with folder:
+            try:
+                return self.work.worker(copy.deepcopy(pset), SystemKwargs(run), self.work.user_kwargs)
+            except BaseException as exc:
+                if debug:
+                    import pdb
+
+                    pdb.post_mortem(exc.__traceback__)
+                raise
 
 
 @attrs.frozen(eq=False)
@@ -394,6 +498,36 @@ class RunResults(Mapping[str, Any]):
             text = f"{len(self.missing)} missing, the first in stage {first['_stage']!r}"
             raise MissingPsets(f"{self.pipeline.name}: {text}: {first_line(first['_exception'])}", self)
 
+    def reproduce(self, row: Any, stage: str | None = None, *, debug: bool = False) -> Any:
+        """Call the worker of a stage again for one row, in this process; see `MapResults.reproduce`.
+
+        Parameters
+        ----------
+        row : label or Series
+            The label of a row of the stage's results or missing psets, or the row itself; or a row of `missing` here.
+        stage : str, optional
+            The map stage; by default that in the row's ``_stage``, or else the last stage.
+        debug : bool, default False
+            Whether an exception is looked at with pdb.
+
+        Raises
+        ------
+        StageError
+            The stage calls no worker.
+        """
+        if stage is None and isinstance(row, pd.Series) and "_stage" in row.index:
+            stage = row["_stage"]
+            before = self.missing.loc[: row.name, "_stage"]
+            found = self._surveys[stage]
+            place = [at for at, one in enumerate(found._lost) if one.failure.kind != "upstream"][
+                sum(before == stage) - 1
+            ]
+            row = found.missing.iloc[place]
+        name = self._sink() if stage is None else stage
+        if name not in self._surveys:
+            raise StageError(f"reproduce(): stage {name!r} calls no worker; there are: {', '.join(self._surveys)}")
+        return self._surveys[name].reproduce(row, debug=debug)
+
     def lineage(self, row: int, stage: str | None = None) -> dict[str, list[Pset]]:
         """Tell from which rows of the sources a row comes.
 
@@ -486,6 +620,11 @@ def missing_frame(psets: Table, lost: Sequence[Lost]) -> pd.DataFrame:
     if any(one.attempts > 1 for one in lost):
         columns.append(pd.Series([one.ends for one in lost], dtype=object))
         names = (*names, "_ends")
+    if any(failure.facts for failure in failures):
+        facts = [dict(failure.facts) for failure in failures]
+        found = tuple(key for key in DETAILS if any(key in each for each in facts))
+        columns += [typed_column([each.get(key, HOLE) for each in facts]) for key in found]
+        names = (*names, *found)
     missing = frame_of(names, columns, frame.index)
     missing.columns.name = frame.columns.name if frame.columns.nlevels == 1 else None
     return missing

@@ -626,6 +626,14 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         process, are waited for.
     on_failure : {"continue", "stop"}, default "continue"
         What follows a pset without a result.
+    details : bool, default False
+        Whether rows say of themselves where, when and at what cost they were computed, in further columns: ``_status``,
+        ``_attempts``, ``_ends``, ``_host``, ``_pid``, ``_start`` (seconds since 1970), ``_seconds``, ``_cpu_seconds``,
+        ``_memory`` (by how many bytes the process grew at most), ``_seed``, ``_stdout`` and ``_stderr``.
+    capture : {"through", "tail", "files"}, optional
+        What becomes of what is printed, also by C libraries and other programs: it goes where it always goes; the last
+        4 KiB of each pset are kept in ``_stdout`` and ``_stderr``; or it goes to two files for each pset, in the folder
+        ``NAME.output``, and those columns have their names. By default ``"tail"`` with `details`, else ``"through"``.
     seed : int, default 0
         The survey's seed.
     journal : str or path, optional

@@ -22,7 +22,7 @@ from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
 from paramsurvey.engine.loop import Lane
-from paramsurvey.engine.records import Failure, Part, Retries, TaskOptions, is_ctrl_c
+from paramsurvey.engine.records import Failure, Part, Retries, TaskOptions, Work, is_ctrl_c, of_keys
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError, OptionError, WorkerError
 from paramsurvey.flow import Arrivals, Direct, Edge, Feed, Node, Settled, in_order, piece_of
@@ -95,6 +95,7 @@ class Survey(Node):
     stop: Lost | None = attrs.field(default=None, init=False)  # the failure that ends the run
     _dispatcher: Dispatcher = attrs.field(init=False)
     _from_journal: FromJournal = attrs.field(factory=FromJournal, init=False)
+    _work: Work | None = attrs.field(default=None, init=False)
     _handle: Published | None = attrs.field(default=None, init=False)
     _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row at which each begins
     _began: float = attrs.field(default=0.0, init=False)
@@ -129,9 +130,10 @@ class Survey(Node):
             They cannot be pickled.
         """
         chdir = self.options.chdir
-        work = self.stage.work(self.name, self.options, _current_folder() if chdir is None else os.path.abspath(chdir))
+        folder = _current_folder() if chdir is None else os.path.abspath(chdir)
+        self._work = self.stage.work(self.name, self.options, folder)
         try:
-            self._handle = self.backend.publish(work)
+            self._handle = self.backend.publish(self._work)
         except BackendError:
             raise
         except Exception as exc:
@@ -315,7 +317,7 @@ class Survey(Node):
         else:
             self._note_rows(item)
         if isinstance(feed, Asked):
-            feed.note(item)
+            feed.note(item._replace(part=of_keys(item.part, wanted=False)) if isinstance(item, Taken) else item)
         elif isinstance(feed, Arrivals) and isinstance(item, Taken):
             self._release(feed, item)
 
@@ -448,7 +450,7 @@ class Survey(Node):
         """Return what is finished, and as missing all that is not; in the final order, if the run knows it."""
         import numpy as np
 
-        from paramsurvey.results import MapResults  # imports pandas: the workers need not wait for that
+        from paramsurvey.results import Call, MapResults  # imports pandas: the workers need not wait for that
 
         feed, lost = self._feed_or_none(), self.missing()
         numbers = np.array([one.row for one in lost], np.int64)
@@ -465,10 +467,19 @@ class Survey(Node):
             progress=attrs.evolve(self.progress, active=0),
             stats=self.stats,
             name=self.name,
+            details=self.output(settled, details=True)[0] if self._has_details else None,
+            call=None if self._work is None else Call(self._work, feed.table().keys),
         )
 
-    def output(self, settled: Settled | None = None) -> tuple[Table, Any]:
-        """Return the rows that have an answer, and their numbers; in the final order, if the run knows it."""
+    @property
+    def _has_details(self) -> bool:
+        return any("_status" in part.keys or "_stdout" in part.keys for _, part in self._parts)
+
+    def output(self, settled: Settled | None = None, *, details: bool = False) -> tuple[Table, Any]:
+        """Return the rows that have an answer, and their numbers; in the final order, if the run knows it.
+
+        With `details` they have those instead of the answers.
+        """
         import numpy as np
 
         from paramsurvey.tables import joined
@@ -477,13 +488,14 @@ class Survey(Node):
         if not self.holds:
             return feed.table().take(np.empty(0, np.int64)), np.empty(0, np.int64)
         psets = feed.table()
-        table, numbers = joined(psets, self._parts)
+        parts = [(start, of_keys(part, details)) for start, part in self._parts]
+        table, numbers = joined(psets, parts)
         table = table.brought()
         if numbers is None:
             numbers = np.arange(table.count, dtype=np.int64)
         if isinstance(feed, Arrivals) and settled is not None:
-            parts = sorted(((start, part.keys) for start, part in self._parts), key=itemgetter(0))
-            return in_order(table, numbers, settled, (feed.shapes(), parts), set(table.keys) - set(psets.keys))
+            shapes = sorted(((start, part.keys) for start, part in parts), key=itemgetter(0))
+            return in_order(table, numbers, settled, (feed.shapes(), shapes), set(table.keys) - set(psets.keys))
         return table, numbers
 
     def _feed_or_none(self) -> Feed:

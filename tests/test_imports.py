@@ -17,6 +17,7 @@ FLOORS = [
     {"fingerprint", "callables", "progress", "engine.columns", "engine.records", "engine.pickling", "engine.chunking"},
     {
         "engine.worker",
+        "engine.details",
         "engine.dispatcher",
         "engine.loop",
         "stats",

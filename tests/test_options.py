@@ -86,6 +86,8 @@ CASES: dict[str, tuple[Any, tuple[Any, Any], tuple[Any, Any], tuple[str, Any] | 
     "retry_alone": (False, (True, True), (1, True), ("yes", True)),
     "deadline": (None, (60, 60.0), (A_MOMENT, A_MOMENT), ("2030-01-31T06:00", datetime(2030, 1, 31, 6))),
     "on_failure": ("continue", ("stop", "stop"), ("continue", "continue"), ("stop", "stop")),
+    "details": (False, (True, True), (1, True), ("on", True)),
+    "capture": (None, ("tail", "tail"), ("files", "files"), ("Through", "through")),
     "seed": (0, (1, 1), (-2, -2), ("12345678901234567890123", 12345678901234567890123)),
     "journal": (None, ("one", "one"), (PurePosixPath("two/three"), "two/three"), ("/four", "/four")),
     "version": (None, ("1", "1"), ("2", "2"), ("3", "3")),

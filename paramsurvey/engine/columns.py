@@ -88,7 +88,13 @@ def _brought(value: Any) -> Any:
 SHORT = 16
 """A column of fewer values travels as a list: pickling an array costs a microsecond before its first value."""
 
-RESERVED = frozenset({"_exception", "_traceback", "_kind", "_attempts", "_ends"})
+DETAILS = (
+    *("_status", "_attempts", "_ends", "_host", "_pid", "_start", "_seconds", "_cpu_seconds", "_memory", "_seed"),
+    *("_stdout", "_stderr"),
+)
+"""What a row says of itself if it is asked to, beside its answers."""
+
+RESERVED = frozenset({"_exception", "_traceback", "_kind", *DETAILS})
 """The names of our own columns: no pset and no answer may have them."""
 
 

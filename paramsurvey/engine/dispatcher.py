@@ -252,7 +252,15 @@ class Dispatcher:
                 lost.append(verdict)
         self.failures += len(lost)
         self.finished += count - len(lost) - again
+        if flight.chunk.attempt > 1 and "_ends" in part.keys:
+            part = self._with_ends(part, flight.chunk.start)
         return Taken(start, part, lost)
+
+    def _with_ends(self, part: Part, row: int) -> Part:
+        """Have a row that was tried again, and finished, tell the end of each attempt; its worker knows the last."""
+        columns = list(part.columns)
+        columns[part.keys.index("_ends")] = [(*(failure.end for failure in self.tried(row)), "finished")]
+        return part._replace(columns=columns)
 
     def _judge(self, row: int, failure: Failure) -> Lost | None:
         """Decide whether a failed row is lost, or is tried again."""

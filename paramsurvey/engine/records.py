@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import attrs
 
+from paramsurvey.engine.columns import DETAILS
+
 if TYPE_CHECKING:
     from paramsurvey.engine.columns import Column, Keys
 
@@ -35,6 +37,8 @@ class Failure(NamedTuple):
     retryable: bool = False
     for_memory: bool = False
     """Whether there was, or may have been, too little memory."""
+    facts: tuple[tuple[str, Any], ...] = ()
+    """What the row says of itself, if it was asked to (`engine.details`)."""
 
     @property
     def end(self) -> str:
@@ -90,6 +94,17 @@ class Part(NamedTuple):
     size: int = 0  # bytes on the wire; set by the backend that knows it
 
 
+def of_keys(part: Part, wanted: bool) -> Part:
+    """Return a part with its details alone, if they are `wanted`, or without them."""
+    if not wanted and _DETAILS.isdisjoint(part.keys):
+        return part
+    places = [place for place, key in enumerate(part.keys) if (key in _DETAILS) is wanted]
+    return part._replace(keys=tuple(part.keys[at] for at in places), columns=[part.columns[at] for at in places])
+
+
+_DETAILS = frozenset(DETAILS)
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Work:
     """What every chunk of a stage has in common; serialised once and published once."""
@@ -102,6 +117,9 @@ class Work:
     out_subdirs: int | None
     retry_exceptions: tuple[str, ...] | None = None
     """The names of the exceptions that are worth another try; None: of all."""
+    details: bool = False
+    capture: str = "through"
+    """What becomes of what is printed: "through" as ever, "tail", or "files"."""
 
 
 class ChunkRows(NamedTuple):

@@ -21,7 +21,7 @@ from itertools import chain, islice
 from sys import getrefcount
 from time import perf_counter
 from types import CodeType, TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paramsurvey.engine.columns import (
     HOLE,
@@ -39,6 +39,9 @@ from paramsurvey.engine.columns import (
 from paramsurvey.engine.pickling import LARGE, freeze, is_atomic, thaw
 from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work, is_ctrl_c
 from paramsurvey.fingerprint import pset_seed
+
+if TYPE_CHECKING:
+    from paramsurvey.engine.details import Witness
 
 BATCH_SECONDS = 100e-6
 LARGEST_BATCH = 256
@@ -148,7 +151,10 @@ def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = N
     monitor.index[0] = BETWEEN
     run = ChunkRun(work, ChunkRows(*rows), monitor)
     _go_to(work.cwd)
-    return run.to_the_end()
+    part = run.to_the_end()
+    if run.witness is not None:
+        run.witness.close()
+    return part
 
 
 def _go_to(folder: str | None) -> None:
@@ -200,6 +206,13 @@ class ChunkRun:
         self.stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
         self.seconds: list[float] = []
         self.counts: list[int] = []
+        self.worker = work.worker
+        self.witness: Witness | None = None
+        if work.details or work.capture != "through":
+            from paramsurvey.engine.details import Witness
+
+            self.witness, self.careful = Witness(self), True
+            self.worker = self.witness.call
 
     def to_the_end(self) -> Part:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
@@ -244,7 +257,7 @@ class ChunkRun:
         return mean, done
 
     def _call(self, batch: list[Pset], system_kwargs: SystemKwargs) -> None:
-        worker, user_kwargs = self.work.worker, self.work.user_kwargs
+        worker, user_kwargs = self.worker, self.work.user_kwargs
         index, attention = self.monitor.index, self.monitor.attention
         append, rest = self.answers.append, iter(batch)
         while True:
@@ -432,6 +445,8 @@ class ChunkRun:
             counts=self.counts,
             raw_stats=dict(self.raw_stats),
         )
+        if self.witness is not None:
+            part = self.witness.added_to(part)
         self.first, self.held = self.row, 0
         self.blocks, self.failures = [], []
         self.seconds, self.counts = [], []
@@ -461,6 +476,8 @@ class ChunkRun:
         are made once.
         """
         stack = exc.__traceback__.tb_next if exc.__traceback__ else None  # the first frame is ours
+        if self.witness is not None and stack is not None:
+            stack = stack.tb_next  # and so is the second
         text = safe_repr(exc)
         if exc.__cause__ or exc.__context__ or isinstance(exc, BaseExceptionGroup | SyntaxError):
             return text, _whole_traceback(exc, stack)

@@ -80,4 +80,6 @@ class Map:
             cwd=cwd,
             out_subdirs=options.out_subdirs,
             retry_exceptions=options.retry_exceptions,
+            details=options.details,
+            capture=options.capture or ("tail" if options.details else "through"),
         )

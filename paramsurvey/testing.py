@@ -1661,7 +1661,7 @@ def _ended(asks: list[Ask], outcome: Any, tables: tuple[Table, ...]) -> _Talk:
     except Exception as exc:  # noqa: BLE001 - the user's own object may raise anything
         return _Talk(asks, wrong_outcome=f"it has returned {_shown(outcome)}, which is no table: {exc}")
     wrong = _wrong_with_table(made.table)
-    if not wrong and isinstance(outcome, Made):
+    if not wrong and made.parents != ():
         wrong = _wrong_with_origins(made.parents, made.table.count, tables)
     return _Talk(asks, made, wrong_outcome=wrong)
 

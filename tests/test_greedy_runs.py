@@ -21,6 +21,8 @@ from test_failures_driver import HEAD, program  # noqa: F401 - a fixture
 import paramsurvey
 from paramsurvey import GreedyResults, Pipeline
 from paramsurvey.errors import OptionError, StageFailed, WorkerError
+from paramsurvey.stages.greedy import Greedy
+from paramsurvey.testing import StageContract
 
 pytestmark = pytest.mark.timeout(30, method="signal")
 
@@ -184,6 +186,24 @@ def test_the_terminal_tells_of_rounds_no_more_often_than_of_progress(capsys, tmp
         with paramsurvey.Session(backend="serial", verbose=verbose) as session:
             session.greedy(letters, WORDS, picks=3)
         assert capsys.readouterr().err.count("greedy: round") == rounds
+
+
+# As a stage
+
+
+class OfWords(StageContract):
+    def examples(self):
+        return [[{"candidate": word, "place": place} for place, word in enumerate(WORDS)], [{"candidate": "one"}]]
+
+
+class TestGreedyIsAStage(OfWords):
+    def make_stage(self):
+        return Greedy(letters, picks=3)
+
+
+class TestLazyGreedyIsAStage(OfWords):
+    def make_stage(self):
+        return Greedy(letters, picks=3, lazy=True)
 
 
 # Any number of workers, any order

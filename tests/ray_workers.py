@@ -44,3 +44,26 @@ def adds_up(pset, system_kwargs, user_kwargs):
 
 def refuses(pset, system_kwargs, user_kwargs):
     raise ValueError("not with me")
+
+
+def _leave_a_mark(pset, folder):
+    import ray
+
+    where = ray.get_runtime_context().get_node_id() if ray.is_initialized() else "nowhere"
+    (Path(folder) / f"here-{where}-{os.urandom(4).hex()}").touch()
+    time.sleep(0.25)
+
+
+def says_where(pset, system_kwargs, folder):
+    _leave_a_mark(pset, folder)
+    return {"square": pset["n"] ** 2}
+
+
+def adds_one(pset, system_kwargs, folder):
+    _leave_a_mark(pset, folder)
+    return {"more": pset["square"] + 1}
+
+
+def value_of(pset, system_kwargs, folder):
+    _leave_a_mark(pset, folder)
+    return {"value": sum((item + 1) ** 2 % 5 for item in (pset["candidate"], *pset["picked"]))}

@@ -1,0 +1,172 @@
+"""Backends of third parties: any executor in a few lines, by instance or entry point; and what is said of bad ones."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import paramsurvey
+from paramsurvey.errors import BackendError, OptionError
+from paramsurvey.testing import BackendContract
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "custom_backend.py"
+QUIET = {"verbose": 0}
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def load_example():
+    spec = importlib.util.spec_from_file_location("custom_backend", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["custom_backend"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+custom_backend = load_example()
+
+
+class TestThreads(BackendContract):
+    in_process = True
+
+    def make_backend(self):
+        return custom_backend.ExecutorBackend(ThreadPoolExecutor(3), 3)
+
+    def test_a_constant_is_pickled_once_at_most(self):
+        """It is, by `publish`, though nothing else is."""
+
+
+def square(pset, system_kwargs, user_kwargs):
+    return {"square": pset["n"] ** 2 * user_kwargs}
+
+
+def expected(count):
+    return [{"n": n, "square": 3 * n * n} for n in range(count)]
+
+
+def check_a_survey(backend):
+    with paramsurvey.Session(backend=backend, **QUIET) as session:
+        results = session.map(square, [{"n": n} for n in range(200)], user_kwargs=3)
+        pipeline = paramsurvey.Pipeline("both").map(square).derive(more="square + 1")
+        run = session.run(pipeline, [{"n": n} for n in range(20)], user_kwargs=3)
+        with pytest.raises(OptionError, match=rf"timeout=2: the backend {backend.name!r} cannot end a running worker"):
+            session.map(square, [{"n": 1}], timeout=2, user_kwargs=3)
+    assert results.to_dict() == expected(200)
+    assert run.results["more"].tolist() == [3 * n * n + 1 for n in range(20)]
+    backend.close()
+
+
+def test_a_thread_pool_runs_surveys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_a_survey(custom_backend.open_threads())
+
+
+PROGRAM = """
+import paramsurvey
+from custom_backend import ExecutorBackend
+if __name__ == "__main__":
+    {opening}
+    with paramsurvey.Session(backend=ExecutorBackend(executor, 2), verbose=0) as session:
+        results = session.map(lambda pset, system, user: {{"square": pset["n"] ** 2}}, [{{"n": n}} for n in range(200)])
+    print(sum(row["square"] for row in results.to_dict()), results.missing.empty)
+    {closing}
+"""
+OTHERS = {
+    "loky": ("import loky; executor = loky.ProcessPoolExecutor(2)", "executor.shutdown(kill_workers=True)"),
+    "distributed": (
+        "import distributed; client = distributed.Client(processes=False, n_workers=1, threads_per_worker=2, "
+        "dashboard_address=None); executor = client.get_executor()",
+        "client.close()",
+    ),
+}
+
+
+@pytest.mark.parametrize("library", OTHERS)
+def test_executors_of_other_libraries_run_surveys(library, tmp_path):
+    """In a program of its own: they have processes of theirs, which see what the program sees."""
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed")
+    opening, closing = OTHERS[library]
+    (tmp_path / "program.py").write_text(PROGRAM.format(opening=opening, closing=closing))
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(EXAMPLE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "2646700 True\n", done.stderr
+
+
+# By entry point
+
+GOOD = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("custom_backend", {str(EXAMPLE)!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+open_backend = module.open_threads
+"""
+
+
+@pytest.fixture
+def offer(tmp_path, monkeypatch):
+    """Install a package that offers a backend."""
+
+    def install(code):
+        (tmp_path / "offered_backend.py").write_text(code)
+        folder = tmp_path / "offered-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: offered\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text("[paramsurvey.backends]\noffered = offered_backend:open_backend\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "offered_backend", raising=False)
+
+    yield install
+    sys.modules.pop("offered_backend", None)
+
+
+def test_an_installed_package_offers_a_backend_by_name(offer):
+    offer(GOOD)
+    with paramsurvey.Session(backend="offered", **QUIET) as session:
+        assert session.backend == "threads"
+        assert session.map(square, [{"n": n} for n in range(5)], user_kwargs=3).to_dict() == expected(5)
+
+
+def test_one_that_is_unknown_is_told_from_one_that_is_offered(offer):
+    offer(GOOD)
+    known = "there are: 'multiprocessing', 'serial', 'ray', 'mpi', 'offered'"
+    with pytest.raises(BackendError, match=f"there is no backend 'offred'; {known}"):
+        paramsurvey.Session(backend="offred")
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import not_there_at_all", "'offered' is installed, but cannot be imported: No module named 'not_there_at"),
+        (
+            "open_backend = None",
+            "'offered' of offered_backend:open_backend is broken: it raised TypeError",
+        ),
+        ("def open_backend():\n    raise OSError('no licence')", "is broken: it raised OSError: no licence"),
+        ("open_backend = object", "is no backend: it has no name, can_kill, slots, publish, submit"),
+    ],
+)
+def test_one_that_is_broken_says_how(offer, code, says):
+    offer(code)
+    with pytest.raises(BackendError, match=says):
+        paramsurvey.Session(backend="offered")
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    custom_backend.main()
+    assert "4  4      16" in capsys.readouterr().out

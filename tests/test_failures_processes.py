@@ -21,6 +21,7 @@ import pytest
 from conftest import descendants, is_running, wait_until
 from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_prefix, session_on
 
+import paramsurvey
 from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
@@ -479,6 +480,7 @@ def test_a_worker_that_hangs_at_its_exit_does_not_block_the_end(session_on):
 
 
 def test_workers_that_are_slow_to_start_are_waited_for_and_no_others_started_instead(session_on):
+    assert paramsurvey.MapResults  # has been imported: the loop need not do that while it waits
     session = session_on()
     pool = session._backend_for(session._options)._pool
     pool._guard.send_signal(signal.SIGSTOP)
@@ -486,4 +488,4 @@ def test_workers_that_are_slow_to_start_are_waited_for_and_no_others_started_ins
     wake.start()
     assert len(session.map(plain_workers.double, [{"a": 1}])) == 1
     wake.join()
-    assert pool._numbers <= 2
+    assert pool._numbers == 1

@@ -163,6 +163,7 @@ def test_compacting_leaves_what_counts_in_few_records(session, tmp_path):
         journal.compact()
         assert path.stat().st_size < size / 2
         assert kinds_in(path) == ["STAGE", "ROWS", "FAILURES", "STAGE", "ROWS"]
+        assert journal.stages["is_current"].all()
         assert journal.verify() == []
         for name, (results, missing) in before.items():
             assert journal.results(name).equals(results)
@@ -228,6 +229,27 @@ def test_merging_takes_what_is_new(session, tmp_path):
     assert session.map(square, PSETS, journal=tmp_path / "one").progress.from_journal == 20
     results = session.map(fails_at_odd, PSETS, journal=tmp_path / "one", retry_failed=False)
     assert (len(results), len(results.missing)) == (10, 10)
+
+
+def test_what_a_stage_was_when_it_last_ran_stays_so(session, tmp_path):
+    for version in ("1", "2", "1"):
+        session.map(square, PSETS[: 5 * int(version)], journal=tmp_path / "one", version=version)
+    session.map(square, PSETS, journal=tmp_path / "other", version="3")
+    with paramsurvey.open_journal(tmp_path / "one") as journal:
+        assert len(journal.results()) == 5
+        journal.compact()
+        assert len(journal.results()) == 5
+        assert journal.merge(tmp_path / "other") == 20
+        assert len(journal.results()) == 5
+        assert journal.stages["is_current"].tolist().count(True) == 1
+
+
+def test_a_loop_of_surveys_makes_the_file_hardly_longer(session, tmp_path):
+    session.map(square, PSETS, journal=tmp_path / "j")
+    before = (tmp_path / "j").stat().st_size
+    for _ in range(10):
+        session.map(square, PSETS, journal=tmp_path / "j")
+    assert (tmp_path / "j").stat().st_size == before + 10 * 64
 
 
 def test_what_failed_in_one_and_was_finished_in_the_other_is_finished(session, tmp_path):

@@ -65,6 +65,7 @@ class JournalFile:
     _fd: int = attrs.field(default=-1, init=False)
     _can_write: bool = attrs.field(default=False, init=False)
     _has_head: bool = attrs.field(default=False, init=False)
+    _was_last: bool = attrs.field(default=False, init=False)  # who wrote to it
     _identity: tuple[int, int] | None = attrs.field(default=None, init=False)
     _syncing: _Syncing | None = attrs.field(default=None, init=False)
 
@@ -94,7 +95,7 @@ class JournalFile:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
-        self.end = 0
+        self.end, self._was_last = 0, False
 
     def read(self, offset: int, size: int) -> bytes:
         """Return so many bytes from an offset on, fewer at the end of the file."""
@@ -130,6 +131,8 @@ class JournalFile:
             if isinstance(found, Torn):
                 return
             self.end = found.offset + found.size if isinstance(found, Damage) else found[0].end
+            if not isinstance(found, Damage) and found[0].kind == Kind.OPENED:
+                self._was_last = False
             yield found
 
     # Writing
@@ -167,7 +170,11 @@ class JournalFile:
         self._has_head = self.read(0, HEAD_BYTES) == head()
         self.end = max(self.end, HEAD_BYTES)
         self._cut()
-        self.append(record(Kind.OPENED, text=as_text(_who()), written=time.time()))
+        if (
+            not self._was_last
+            and self.append(record(Kind.OPENED, text=as_text(_who()), written=time.time())) is not None
+        ):
+            self._was_last = True
 
     def unlock(self) -> None:
         """Have what was written reach the disk, and let others write."""

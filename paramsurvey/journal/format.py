@@ -38,8 +38,9 @@ offset  bytes  content
 ========  ================================================  ====================================================
 kind      its text                                          its data
 ========  ================================================  ====================================================
-stage     what the print was made of; written by every run  none
-          that begins the stage
+stage     what the print was made of; none if the file has  none
+          that already. Written by every run that begins
+          the stage
 rows      none                                              two pickles: the answers, and the psets
 failures  a list of ``{"kind", "text", "traceback",         one pickle: the psets
           "attempts", "earlier"}``, one for each row; the
@@ -76,7 +77,7 @@ This reads what can be read without unpickling:
             parts = [file.read(size) for size in (16 * rows, text, data)]
             if [zlib.crc32(part) for part in parts] != crcs[:3]:
                 print("damaged:", end=" ")
-            elif kind == 1:
+            elif kind == 1 and text:
                 print(json.loads(parts[1])["name"], end=" ")
             elif kind == 3:
                 print(*(failure["text"] for failure in json.loads(parts[1])), end=" ")

@@ -54,7 +54,7 @@ class Contents:
     stages : dict of bytes to Record
         The last that tells what a print was made of.
     history : list of Record
-        All of those: one for each time that a run has begun a stage.
+        All that say when a run has begun a stage.
     """
 
     records: list[Record] = attrs.field(factory=list, init=False)
@@ -66,8 +66,9 @@ class Contents:
     def add(self, one: Record, keys: bytes) -> None:
         """Take note of a record."""
         if one.kind == Kind.STAGE:
-            self.stages[one.stage] = one
             self.history.append(one)
+            if one.text_bytes:
+                self.stages[one.stage] = one
         elif one.kind in (Kind.ROWS, Kind.FAILURES):
             self._more.setdefault((one.stage, one.kind), []).append((len(self.records), keys))
             self.records.append(one)
@@ -262,12 +263,13 @@ class Ledger:
         self._known = self.journal.known(self._stage, Kind.ROWS)
         self._known_lost = Known.nothing() if self.retry_failed else self.journal.known(self._stage, Kind.FAILURES)
         self._records = contents.records
-        self._tell_of_libraries(contents)
-        self.journal.write(self.say, Kind.STAGE, self._stage, text=as_text(self.print.as_dict()))
-
-    def _tell_of_libraries(self, contents: Contents) -> None:
         before = contents.stages.get(self._stage)
         data = None if before is None else self.journal.file.text(before)
+        self._tell_of_libraries(data)
+        is_known = data == self.print.as_dict()
+        self.journal.write(self.say, Kind.STAGE, self._stage, text=b"" if is_known else as_text(self.print.as_dict()))
+
+    def _tell_of_libraries(self, data: Mapping[str, Any] | None) -> None:
         if data is not None and (changed := changes_of_libraries(StagePrint.of_dict(data), self.print)):
             self.say(
                 f"{self.print.name}: since rows in the journal were computed, {', '.join(changed)}; they are used all "

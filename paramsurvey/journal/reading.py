@@ -354,17 +354,24 @@ class OpenJournal:
         with self._locked() as file:
             self._read_on()
             theirs._read_on()
+            current = {self._current(one.name) for one in self._prints().values()}
             for digest in theirs._contents.prints():
                 lacking = self._lacking(theirs, digest, Kind.ROWS)
                 count += len(lacking)
                 lost = self._lacking(theirs, digest, Kind.FAILURES)
                 stages = () if digest in self._contents.stages else theirs._stage_records(digest)
                 for data in (*stages, *theirs._repacked(digest, lacking), *theirs._failures(digest, lost)):
-                    if file.append(data) is None:
-                        raise OSError(file.trouble)
+                    self._append(file, data)
+            for digest in current:  # what they have added was not the last to run here
+                self._append(file, record(Kind.STAGE, stage=digest, written=time.time()))
         if theirs is not other:
             theirs.close()
         return count
+
+    @staticmethod
+    def _append(file: JournalFile, data: bytes) -> None:
+        if file.append(data) is None:
+            raise OSError(file.trouble or f"the journal {file.path} cannot be written")
 
     def _lacking(self, theirs: OpenJournal, digest: bytes, kind: Kind) -> Places:
         """Return the places, in the other's index, of rows that this one has not."""
@@ -390,7 +397,8 @@ class OpenJournal:
             file.close()
 
     def _compacted(self) -> Iterator[bytes]:
-        for digest in self._contents.prints():
+        runs = {one.stage: number for number, one in enumerate(self._contents.history)}
+        for digest in sorted(self._contents.prints(), key=lambda digest: runs.get(digest, -1)):
             yield from self._stage_records(digest)
             yield from self._repacked(digest, None)
             yield from self._failures(digest, self._lost(digest))
@@ -678,7 +686,7 @@ def _types(one: Mapping[Any, Any], other: Mapping[Any, Any], key: Any) -> str:
 
 
 def _libraries(journal: OpenJournal, digest: bytes) -> str:
-    texts = [journal._file.text(one) for one in journal._contents.history if one.stage == digest]
+    texts = [journal._file.text(one) for one in journal._contents.history if one.stage == digest and one.text_bytes]
     prints = [StagePrint.of_dict(text) for text in texts if text is not None]
     changed = changes_of_libraries(prints[0], prints[-1]) if prints else []
     return f" (although {', '.join(changed)})" if changed else ""

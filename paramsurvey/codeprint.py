@@ -424,6 +424,7 @@ class _Walk:
         elif (parts := _known_parts(value)) is not None:
             yield from map(self._bytes, parts)
         elif hasattr(value, "dtype") and hasattr(value, "tobytes"):
+            self._note_library(kind.__module__)
             yield self._bytes(value.tolist()) if value.dtype.hasobject else typed_bytes(value)
         elif kind.__module__.partition(".")[0] == "pandas":
             self._note_library("pandas")

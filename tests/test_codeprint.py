@@ -398,6 +398,11 @@ def test_a_source_that_was_edited_since_it_was_loaded_is_not_believed():
     assert code_print(runs_old).digest != code_print(runs_new).digest
 
 
+def test_the_library_of_a_constant_is_noted():
+    assert "numpy" in code_print(counting(np.arange(3))).libraries
+    assert "pandas" in code_print(counting(pd.Series([1]))).libraries
+
+
 def test_libraries_are_noted_with_their_versions_and_not_followed():
     found = code_print(lambda pset, system, user: {"y": np.sum(pset["x"]), "f": pd.DataFrame, "w": workers.keywords})
     assert len(found.parts) == 1

@@ -532,8 +532,9 @@ def init(**options: Any) -> None:
     Parameters
     ----------
     backend : str or Backend, default "multiprocessing"
-        Who computes: ``"multiprocessing"`` (this machine's cores), ``"serial"`` (this process, for debuggers), the name
-        of a backend that an installed package offers, or an instance.
+        Who computes: ``"multiprocessing"`` (this machine's cores), ``"serial"`` (this process, for debuggers),
+        ``"ray"`` or ``"mpi"`` (those of a cluster), the name of a backend that an installed package offers, or an
+        instance.
     verbose : int, default 1
         Progress on standard error. 0: nothing; 1: every 30 seconds; 2: every second; 3: every action.
     vstats : int, default 1

@@ -207,10 +207,20 @@ class Cluster:
             if time.monotonic() - self._driven_at >= STANDBY_SECONDS and self._reactor.acquire(blocking=False):
                 try:
                     self.look()
+                except Exception as exc:  # a bug of ours must not leave anybody waiting for ever
+                    logging.getLogger("paramsurvey").exception("the MPI cluster has failed")
+                    self._fail(f"the MPI cluster has failed: {exc!r}; this is a bug in paramsurvey")
+                    return
                 finally:
                     self._reactor.release()
             self._wake.wait(STANDBY_SECONDS if self.is_quiet else self.pause)
             self._wake.clear()
+
+    def _fail(self, why: str) -> None:
+        away, self._away = list(self._away.values()), {}
+        for each in away:
+            each.is_broken(why)
+            each.future.set_exception(Killed(why))
 
     @property
     def pause(self) -> float:

@@ -27,8 +27,8 @@ sends stops receiving.
   of threads, else the cluster's own. This needs ``MPI_THREAD_SERIALIZED``, and is refused with less.
 
 Waiting in MPI burns a core, so nobody waits there. Between two looks a rank sleeps in the selector of its pool, which a
-worker's answer ends at once: for a millisecond while there is traffic, and for longer, by and by, while there is none,
-a fiftieth of the time since the last message, up to 10 ms.
+worker's answer ends at once: for 50 us just after a message, because large ones need several looks on both sides, then
+for a millisecond, and for longer, by and by, while there is none: a fiftieth of the time since, up to 10 ms.
 
 What MPI does not promise
 -------------------------

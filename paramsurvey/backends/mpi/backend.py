@@ -16,7 +16,7 @@ from typing import Any
 from paramsurvey.backends.mpi.cluster import Away, Cluster, the_cluster
 from paramsurvey.backends.mpi.constants import Everywhere, forget_file, note_file
 from paramsurvey.backends.mpi.messages import Errand, Verb
-from paramsurvey.backends.mpi.node import rank_environment, serve
+from paramsurvey.backends.mpi.node import drive_or_sleep, rank_environment, serve
 from paramsurvey.backends.mpi.seats import Seat, Seats
 from paramsurvey.backends.mpi.world import find_world
 from paramsurvey.backends.multiprocessing.constants import ConstantStore, PublishedFile, make_folder
@@ -264,7 +264,7 @@ class MpiBackend:
             while not until() and (left := deadline - time.monotonic()) > 0:
                 cluster.look()
                 if not until():
-                    self._pool.drive(until, left if cluster.is_quiet else min(left, cluster.pause))
+                    drive_or_sleep(self._pool, until, left if cluster.is_quiet else min(left, cluster.pause))
         finally:
             cluster.release_reactor()
 

@@ -110,7 +110,7 @@ class Cluster:
                     "python -m paramsurvey.mpi, which runs it in rank 0 alone"
                 )
             self.look()
-            time.sleep(pause_after(0.0))
+            time.sleep(SHORT_PAUSE)
         refuse_mixed_versions(self.introductions)
 
     # What any thread may call
@@ -229,6 +229,8 @@ class Cluster:
 
     def look(self) -> None:
         """Send and receive what can be, and deal with it."""
+        if self._sending:
+            self._last_traffic = time.monotonic()
         for channel in list(self._sending):
             self._sending.discard(channel)  # first: another thread may add it again
             channel.push()

@@ -31,6 +31,8 @@ from paramsurvey.backends.multiprocessing.pool import Pool
 from paramsurvey.engine.records import GivenBack, TaskOptions
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1e-3, 1e-2
+ALERT_SECONDS, ALERT_PAUSE = 2e-3, 5e-5
+"""So long after a message another is likely: MPI itself needs several looks for a large one, on both sides."""
 STOPPED_BY_SIGNAL = 128
 
 
@@ -39,10 +41,25 @@ def pause_after(quiet: float) -> float:
 
     Examples
     --------
-    >>> pause_after(0.0), pause_after(0.25), pause_after(60.0)
-    (0.001, 0.005, 0.01)
+    >>> pause_after(0.0), pause_after(0.01), pause_after(0.25), pause_after(60.0)
+    (5e-05, 0.001, 0.005, 0.01)
     """
+    if quiet < ALERT_SECONDS:
+        return ALERT_PAUSE
     return min(LONGEST_PAUSE, max(SHORTEST_PAUSE, quiet / 50))
+
+
+def drive_or_sleep(pool: Pool, until: Callable[[], object], seconds: float) -> None:
+    """Wait so long, or until something is true, which the pool's workers may bring about.
+
+    A selector cannot wait for less than a millisecond: then they are asked once.
+    """
+    if seconds >= SHORTEST_PAUSE:
+        pool.drive(until, seconds)
+    else:
+        pool.drive(until, 0.0)
+        if not until():
+            time.sleep(seconds)
 
 
 class RelayPool(Pool):
@@ -147,13 +164,11 @@ class Node:
 
     def _sleep(self, seconds: float) -> None:
         """Wait so long, or until a worker has something to say."""
-        if self._channel.is_receiving:
-            return
         lodging = next(reversed(self._lodgings.values()), None)
         if lodging is None:
             time.sleep(seconds)
         else:
-            lodging.pool.drive(lambda: self._channel.has_news, seconds)
+            drive_or_sleep(lodging.pool, lambda: self._channel.has_news, seconds)
 
     def _say(self, verb: int, ticket: int, body: Any = b"", buffers: Any = ()) -> None:
         self._channel.send([head_of(verb, ticket, body, buffers), body, *buffers])

@@ -385,8 +385,11 @@ class Pool:
             return
         try:
             deadline = time.monotonic() + timeout
-            while not until() and (left := deadline - time.monotonic()) > 0:
-                self._turn(left)
+            while not until():
+                left = deadline - time.monotonic()
+                self._turn(max(left, 0.0))  # at least once, also if there is no time to wait
+                if left <= 0:
+                    break
         finally:
             self._driven_at = time.monotonic()
             self._driving = False

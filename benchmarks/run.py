@@ -31,6 +31,7 @@ from benchmarks.journal import journal
 from benchmarks.large import answers, constants
 from benchmarks.memory import memory
 from benchmarks.mpi import launcher, mpi
+from benchmarks.on_ray import has_ray, on_ray
 from benchmarks.pipelines import chained, graphs, straggler, stream
 from benchmarks.safety import safety
 from benchmarks.scale import scale
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Callable[[Effort], list[Figure]]] = {
     "graphs": graphs,
     "scale": scale,
     **({"mpi": mpi} if launcher() else {}),
+    **({"on_ray": on_ray} if has_ray() else {}),
     "greedy": greedy,
     "journal": journal,
 }

@@ -99,8 +99,8 @@ class Placing(Protocol):
         """Return how many tasks with these settings can run at once; raises `OptionError` if none ever can."""
         ...
 
-    def at_most(self, ncores: int) -> int:
-        """Return how many slots ``ncores=`` means."""
+    def at_most(self, ncores: int) -> int | None:
+        """Return how many slots ``ncores=`` means; None for all that there are and will be."""
         ...
 
     def rows_per_task(self, max_tasks: int) -> int:

@@ -187,13 +187,12 @@ class RayBackend:
             self._demands[key] = demand
         return self._demands[key]
 
-    def at_most(self, ncores: int) -> int:
-        """Return how many slots ``ncores=`` means."""
-        slots = self.slots()
-        if ncores > 0:
-            return min(ncores, slots)
-        there = slots if CONNECTION.head is not None else max(slots, available_cores())
-        return max(1, min(slots, there + ncores))
+    def at_most(self, ncores: int) -> int | None:
+        """Return how many slots ``ncores=`` means; None for all of a Ray of our own."""
+        slots, is_ours = self.slots(), CONNECTION.head is None
+        there = max(slots, available_cores()) if is_ours else slots
+        wanted = ncores if ncores > 0 else max(1, there + ncores)
+        return None if is_ours and wanted >= slots else wanted
 
     def rows_per_task(self, max_tasks: int) -> int:
         """Return how many psets a task may have where a process may run `max_tasks`: few, lest it ends too soon."""

@@ -218,7 +218,7 @@ class ChunkRun:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
         system_kwargs = SystemKwargs(self)
         source = psets_of(self.rows.keys, self.rows.columns, self.rows.count)
-        size, together, attention = 1, self.together, self.monitor.attention
+        size, together = 1, self.together
         batch: list[Pset] = []
         while batch := batch or list(islice(source, size)):
             mean, done = self._run_batch(batch, system_kwargs)
@@ -227,7 +227,7 @@ class ChunkRun:
             else:
                 self._digest(batch[:done], system_kwargs)
                 batch = batch[done:]
-            if (attention[0] or together or self.interrupted or self.held >= LARGE) and self._must_stop():
+            if self._must_stop():
                 break
             size = (
                 1 if self.careful or mean >= BATCH_SECONDS else min(LARGEST_BATCH, int(BATCH_SECONDS / (mean + 1e-9)))

@@ -19,7 +19,8 @@ is lost; at the worst one is seen twice.
 To take rows back, the driver writes STOP and ATTENTION, waits `SETTLE_SECONDS`, and then reads INDEX. The worker writes
 INDEX and then reads ATTENTION before each row. If it did not see the wish, its INDEX is by then what the driver reads
 (a store is visible to other processors within microseconds); if it did, it begins no other row. Either way the rows
-after INDEX have not begun and will not begin.
+after INDEX have not begun and will not begin. The row at INDEX is run, or is where the worker saw the wish: then the
+chunk ends without it, and the dispatcher sends it again.
 """
 
 from __future__ import annotations

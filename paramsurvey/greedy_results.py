@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from paramsurvey.stages.greedy_trace import Round, Seen, Step
 
 OWN_IN_TRACE = (
-    "round", "move", "rule", "beam", "instead_of", "status", "picked", "replicates", "bound", "gain", "seconds"
+    "round", "move", "rule", "beam", "instead_of", "status", "picked", "given_up", "replicates", "bound",
+    "gain", "seconds",
 )  # fmt: skip
 """The columns of the trace that are neither keys nor answers; an answer of such a name is called ``answer_...``."""
 
@@ -52,8 +53,8 @@ class GreedyResults:
     trace : DataFrame
         A row for each set that was looked at in a round: the candidate, whether it was ``"evaluated"``, known from
         before (``"memo"``), not worth an evaluation (``"pruned"``) or without a value (``"failed"``), whether it was
-        picked, what its gain could be at most (lazy search), its gain, its metric and whatever else the worker
-        answered, and how many seconds that took.
+        picked, or given up for something better in the end, what its gain could be at most (lazy search), its gain,
+        its metric and whatever else the worker answered, and how many seconds that took.
     value : number or tuple
         What the picks are worth, by the metric or the metrics; None if that is not known.
     keys : list
@@ -341,6 +342,10 @@ def _named(task: Task, members: Members) -> Any:
 def _trace(task: Task) -> pd.DataFrame:
     seen = [(each, one) for each in task.rounds for one in each.seen]
     rows = [_trace_row(task, each, one) for each, one in seen]
+    if any(one.given_up for _, one in seen):
+        rows = [
+            (row | {"given_up": one.given_up}, answers) for (row, answers), (_, one) in zip(rows, seen, strict=True)
+        ]
     answers = dict.fromkeys(name for row, _ in rows for name in row) | dict.fromkeys(
         name for _, row in rows for name in row
     )

@@ -441,6 +441,7 @@ def test_the_search_stays_below_its_budget_and_evaluates_what_the_survey_does() 
     with paramsurvey.Session(backend="serial", verbose=0) as session:
         found = session.run(design.pipeline(STATIONS, quick=True), **psets)["M87"]
     assert found.picks["total_cost"].iloc[-1] <= design.BUDGET
+    assert found.trace.query("picked")["site"].tolist() == found.keys
     array = "+".join(["EHT2017", *found.keys])
     assert found.value == pytest.approx(observed(array, M87)["filling"])
 

@@ -167,6 +167,20 @@ def test_of_equals_the_first_wins_or_one_by_chance_or_all():
     assert everybody.value == 2
 
 
+def test_of_pairs_that_tie_nobody_is_picked_twice():
+    found, _ = search(len, 4, first=2, ties="all", picks=3)
+    assert found.keys == [0, 1, 2, 3]
+    assert found.value == 4
+    assert found.picks["runner_up"].isna().all()
+
+
+def test_of_those_that_tie_but_cannot_be_together_trace_and_plot_have_the_ones_that_were_picked():
+    found, _ = search(len, 4, ties="all", picks=3, conflicts=[[0, 1]])
+    assert found.keys == found.trace.query("picked")["candidate"].tolist() == [0, 2, 3]
+    [column] = found.plot().columns
+    assert (column.label, column.value) == ("0 (+2)", found.value)
+
+
 def test_from_nothing_all_stations_tie_which_is_why_all_is_a_trap():
     names = list(greedy_arrays.stations())
     found, _ = search(greedy_arrays.filling, names, picks=8, ties="all")

@@ -122,6 +122,33 @@ def test_one_dear_candidate_that_is_worth_all_is_not_missed():
     assert search(lambda keys: sum(worth[key] for key in keys), 2, budget=10, cost=cost, rule="both")[0].keys == [1]
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("rule", ["ratio", "both"])
+def test_trace_and_plot_tell_of_the_picks_and_not_of_what_was_given_up_for_them(rule, lazy):
+    """A single candidate that fits can be better than those that gain per cost has chosen."""
+    given_up = 0
+    for seed in range(40):
+        rng = random.Random(seed)
+        value, cost = FAMILIES["coverage"](rng, 9), {key: rng.randint(1, 9) for key in range(9)}
+        found, _ = search(value, 9, budget=14, cost=cost, rule=rule, lazy=lazy)
+        trace, points = found.trace, [each for each in found.plot().columns if each.value is not None]
+        assert trace.query("picked")["candidate"].tolist() == found.keys
+        assert [each.label for each in points] == [str(key) for key in found.keys]
+        assert trace.query("picked")["value"].iloc[-1] == points[-1].value == found.picks["value"].iloc[-1]
+        assert points[-1].value == found.value
+        if "given_up" in trace:
+            given_up += 1
+            assert not trace.query("given_up")["picked"].any()
+    assert given_up > 5
+
+
+def test_a_search_says_when_a_single_candidate_was_better_than_the_choice_of_the_rule():
+    worth, cost = {0: 2, 1: 10}, {0: 1, 1: 10}
+    found, _ = search(lambda keys: sum(worth[key] for key in keys), 2, budget=10, cost=cost)
+    assert found.stopped == "no candidate fits what is left of budget=10, 9; 1 instead of 0 is better"
+    assert found.trace[["candidate", "picked", "given_up"]].to_numpy().tolist() == [[0, False, True], [1, True, False]]
+
+
 def test_what_costs_nothing_is_taken_first_by_ratio():
     assert search(sum, 4, budget=1, cost={0: 0, 1: 0, 2: 1, 3: 1})[0].keys == [1, 3, 0]
 

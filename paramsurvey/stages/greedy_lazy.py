@@ -98,7 +98,7 @@ def _lazily(task: Task, state: State, rule: str) -> Search:
         task.final = after = yield from stepped(task, state, this.certain(choice), number)
         bounds, state = this.bounds_after(after), after
     task.stopped = stop
-    return state if rule == "gain" else with_best_single(state, best)
+    return state if rule == "gain" else with_best_single(task, state, best)
 
 
 @attrs.define(eq=False)

@@ -17,11 +17,12 @@ def chart_of(task: Task) -> Chart:
     name = str(task.book.names[0]) if task.book.names else "value"
     picks = len(task.final.members)
     title = f"{task.spec.name}: {picks} pick{'' if picks == 1 else 's'}, {task.book.evaluations} evaluations"
-    columns = tuple(_column(task, each, sign) for each in rounds)
+    after = [*(each.value for each in rounds), task.final.value][1:] if rounds else []
+    columns = tuple(_column(task, each, sign, value) for each, value in zip(rounds, after, strict=True))
     return Chart(title, name, columns, None if before is None else float(sign * before))
 
 
-def _column(task: Task, each: Round, sign: int) -> Column:
+def _column(task: Task, each: Round, sign: int, after: Any) -> Column:
     picked = [seen for seen in each.seen if seen.picked]
     dots = tuple(float(sign * seen.score[0]) for seen in each.seen if seen.score is not None)
     limits: tuple[float, ...] = ()
@@ -32,6 +33,8 @@ def _column(task: Task, each: Round, sign: int) -> Column:
             if seen.status == "pruned" and seen.bound is not None
         )
     value = max((seen.score[0] for seen in picked if seen.score is not None), default=None)
+    if task.spec.ties == "all" and len(picked) > 1:  # and what they are worth together is another set's value
+        value = after
     count = sum(seen.replicates for seen in each.seen if seen.status in ("evaluated", "failed"))
     return Column(_label(task, picked), None if value is None else float(sign * value), dots, limits, count)
 
@@ -40,7 +43,7 @@ def _label(task: Task, picked: list[Seen]) -> str:
     if not picked:
         return "—"
     names = [_of_one(task, seen) for seen in picked]
-    return names[0] if len(names) == 1 else f"{names[0]} + {len(names) - 1}"
+    return names[0] if len(names) == 1 else f"{names[0]} (+{len(names) - 1})"
 
 
 def _of_one(task: Task, seen: Seen) -> str:

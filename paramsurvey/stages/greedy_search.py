@@ -204,7 +204,7 @@ def forward(task: Task, state: State, rule: str) -> Search:
             best = better_single(task, best, state, outcomes, number)
         task.final = state = yield from stepped(task, state, choice, number)
     task.stopped = stop
-    return state if rule == "gain" else with_best_single(state, best)
+    return state if rule == "gain" else with_best_single(task, state, best)
 
 
 def label(task: Task, rule: str) -> str:
@@ -221,6 +221,7 @@ def both(task: Task, start: State, search: Callable[[Task, State, str], Search])
     (one, why), (other, why_other) = found
     is_other = other.score is not None and (one.score is None or other.score > one.score)
     task.stopped, task.taken = (why_other, "ratio") if is_other else (why, "gain")
+    task.rounds = [each if each.rule == task.taken else each.with_picks() for each in task.rounds]
     return other if is_other else one
 
 
@@ -263,8 +264,9 @@ def chosen(task: Task, state: State, outcomes: Mapping[Members, Outcome], rule: 
         return None
     best = max(merits.values())
     tied = [members for members, each in merits.items() if each == best]
-    sets = _of_tied(task, tied, number)
-    others = [members for members in merits if members not in sets]
+    sets = _of_tied(task, state, tied, number)
+    together = {each for members in sets for each in members}
+    others = [members for members in merits if not together.issuperset(members)]
     runner_up = max(others, key=lambda members: merits[members], default=None)  # of equals the first
     margin = None if runner_up is None else difference(best[0], merits[runner_up][0])
     score = outcomes[sets[0]].score
@@ -272,12 +274,22 @@ def chosen(task: Task, state: State, outcomes: Mapping[Members, Outcome], rule: 
     return Choice(sets, difference(score[0], state.value), len(tied), runner_up, margin)
 
 
-def _of_tied(task: Task, tied: list[Members], number: int) -> list[Members]:
+def _of_tied(task: Task, state: State, tied: list[Members], number: int) -> list[Members]:
     if task.spec.ties == "all":
-        return tied
+        return _possible_together(task, state, tied)
     if task.spec.ties == "random" and len(tied) > 1:
         return [random.Random(f"{task.spec.seed or 0} {number}").choice(tied)]
     return tied[:1]
+
+
+def _possible_together(task: Task, state: State, tied: list[Members]) -> list[Members]:
+    """Return those whose picks may be added at once, without those that tied and were declared before being against."""
+    members, sets = state.members, list[Members]()
+    for each in tied:
+        added = tuple(one for one in each if one not in members)
+        if added and task.pool.is_allowed((*members, *added), task.spec.budget):
+            members, sets = (*members, *added), [*sets, each]
+    return sets
 
 
 def merit(task: Task, state: State, members: Members, outcome: Outcome, rule: str) -> tuple[Any, ...]:
@@ -311,9 +323,7 @@ def stepped(task: Task, state: State, choice: Choice, number: int) -> Search:
     steps, members = list(state.steps), state.members
     runner_up = None if choice.runner_up is None else new_in(choice.runner_up, state)
     for each in choice.sets:
-        added = new_in(each, state)
-        if len(choice.sets) > 1 and not task.pool.is_allowed((*members, *added), task.spec.budget):
-            continue  # not together with those that tied and were declared before
+        added = tuple(one for one in each if one not in members)  # of pairs that tie, some may share one
         members = (*members, *added)
         details = (choice.gain, choice.ties, runner_up, choice.margin, task.book.evaluations)
         steps.append(Step(number, "add", added, (), task.outcome(each).score, *details))
@@ -369,11 +379,20 @@ def better_single(
     return Single(state, step, members, scores[members])
 
 
-def with_best_single(state: State, best: Single | None) -> State:
-    """Return the better of a set and of an earlier one with one single candidate.
+def with_best_single(task: Task, state: State, best: Single | None) -> State:
+    """Return the better of a set and of an earlier one with one single candidate; the trace is to tell of that one.
 
     Yaroslavtsev, Zhou and Avdiukhin, "Bring Your Own Greedy"+Max (AISTATS 2020). It needs no evaluation.
     """
     if best is None or (state.score is not None and state.score >= best.score):
         return state
+    first, own = best.step.number, label(task, "ratio")
+    task.rounds = [
+        each.with_picks(*([best.members] if each.number == first else []))
+        if each.number >= first and each.rule == own
+        else each
+        for each in task.rounds
+    ]
+    instead = ", ".join(repr(task.pool.keys[each]) for each in new_in(state.members, State(best.members)))
+    task.stopped += f"; {task.pool.keys[best.members[-1]]!r} instead of {instead} is better"
     return best.way.after(best.step, best.members, best.score)

@@ -35,6 +35,8 @@ class Seen:
         Its metrics.
     picked : bool
         Whether the search went on with it.
+    given_up : bool
+        Whether it was picked, and something better without it was found in the end.
     parent : int
         Of which set of a beam it comes, from 1 on; 0 where there is no beam.
     replicates : int
@@ -49,6 +51,7 @@ class Seen:
     bound: Any = None
     score: Score | None = None
     picked: bool = False
+    given_up: bool = False
     parent: int = 0
     replicates: int = 1
 
@@ -79,6 +82,16 @@ class Round:
     before: Members
     value: Any
     rule: str = ""
+
+    def with_picks(self, *picks: Members) -> Round:
+        """Return the round with other picks: those that it had are given up."""
+        seen = [
+            attrs.evolve(each, picked=True, given_up=False)
+            if each.members in picks
+            else attrs.evolve(each, picked=False, given_up=each.picked or each.given_up)
+            for each in self.seen
+        ]
+        return attrs.evolve(self, seen=tuple(seen))
 
 
 @attrs.frozen(eq=False)

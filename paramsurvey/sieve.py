@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from paramsurvey.engine.columns import DETAILS
 from paramsurvey.engine.dispatcher import Lost, Taken
 from paramsurvey.engine.records import ChunkRows, Failure, Part
 from paramsurvey.flow import Arrivals, Direct, Feed
@@ -75,7 +76,8 @@ class Sieve:
         Takes rows that are known.
     is_held : callable
         Tells whether nothing more should come back for now.
-
+    details : frozenset of str
+        The details that rows of this run have: those in the journal may have others.
     """
 
     feed: Feed
@@ -83,6 +85,7 @@ class Sieve:
     tally: FromJournal
     come_back: Callable[[Taken], None]
     is_held: Callable[[], bool]
+    details: frozenset[str]
     _seen: int = attrs.field(default=0, init=False)  # rows of the feed
     _count: int = attrs.field(default=0, init=False)  # rows of the lane
     _starts: list[int] = attrs.field(factory=list, init=False)
@@ -153,10 +156,15 @@ class Sieve:
         failures = [(row, ELSEWHERE) for row in rest.tolist()]
         if known.lost:
             failures = sorted([*failures, *((lost.row, lost.failure) for lost in known.lost)])
-        answers = known.answers
+        answers = known.answers.only([key for key in known.answers.keys if key not in DETAILS or key in self.details])
         part = Part(0, count, answers.keys, answers.columns, failures, (), (), {})
-        lost = [attrs.evolve(one, row=start + one.row) for one in known.lost]
+        lost = [self._told(one, start) for one in known.lost]
         self.come_back(Taken(start, part, lost))
+
+    def _told(self, lost: Lost, start: int) -> Lost:
+        """Return a row that was lost in an earlier run as one of this one."""
+        facts = tuple((key, value) for key, value in lost.failure.facts if key in self.details)
+        return attrs.evolve(lost, row=start + lost.row, failure=lost.failure._replace(facts=facts))
 
     def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
         """Return some rows as a chunk carries them."""

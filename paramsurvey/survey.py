@@ -152,7 +152,8 @@ class Survey(Node):
         if ledger is not None:
             from paramsurvey.sieve import Sieve
 
-            self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self._is_held)
+            assert self._work is not None
+            self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self._is_held, self._work.own_columns)
         self._dispatcher.open = isinstance(feed, Arrivals | Asked) or self.sieve is not None
         self._dispatcher.extend(feed.count if self.sieve is None else 0)
         self.progress.total = feed.count

@@ -155,6 +155,26 @@ def test_the_journal_remembers_the_details(session):  # noqa: F811
     assert first.results[["a", "_start", "_stdout"]].equals(again.results[["a", "_start", "_stdout"]])
 
 
+def test_the_journal_remembers_the_details_of_what_failed(session):  # noqa: F811
+    first = session.map(talks, psets_of(3), details=True, journal="details")
+    again = session.map(talks, psets_of(3), details=True, journal="details", retry_failed=False)
+    assert again.missing.equals(first.missing)
+    with paramsurvey.open_journal("details") as journal:
+        assert journal.missing()["_stdout"].tolist() == first.missing["_stdout"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "columns"),
+    [({}, []), ({"capture": "tail"}, ["_stdout", "_stderr"]), ({"details": True, "capture": "through"}, COSTS)],
+)
+def test_rows_of_a_journal_have_the_details_that_this_run_asks_for(session, options, columns):  # noqa: F811
+    session.map(talks, psets_of(3), details=True, journal="details")
+    again = session.map(talks, psets_of(3), journal="details", retry_failed=False, **options)
+    assert again.progress.from_journal == 2
+    assert again.results.columns.tolist() == ["a", "b", "seed", *columns]
+    assert set(again.missing.columns) & set(DETAILS) - {"_attempts"} == set(columns) - {"_status", "_attempts", "_ends"}
+
+
 def test_a_survey_without_details_does_not_even_import_them():
     code = "import paramsurvey.engine.worker, sys; print('paramsurvey.engine.details' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "False\n"

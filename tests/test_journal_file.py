@@ -212,6 +212,8 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, session, 
 def test_a_folder_is_refused(tmp_path, session):
     with pytest.raises(JournalError, match="is a folder: name a file with journal="):
         session.map(square, PSETS, journal=tmp_path)
+    with pytest.raises(JournalError, match="is a folder: name a file with journal="):
+        paramsurvey.open_journal(tmp_path)
 
 
 # Disks that fail

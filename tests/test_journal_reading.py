@@ -326,8 +326,30 @@ def test_a_row_may_be_given_with_its_answers_or_by_its_number(session, tmp_path)
         assert paramsurvey.explain(tmp_path / "j", row, stage="square").verdict == "computed"
     with pytest.raises(JournalError, match="20 finished rows in the journal, and none at 20"):
         paramsurvey.explain(tmp_path / "j", 20, stage="square")
-    with pytest.raises(JournalError, match="has 2 stages"):
+    with pytest.raises(
+        JournalError, match=r"\{'n': 7\} may be of 'square', 'fails_at_odd': name one of them with stage="
+    ):
         paramsurvey.explain(tmp_path / "j", {"n": 7})
+    with pytest.raises(JournalError, match="has 2 stages"):
+        paramsurvey.explain(tmp_path / "j", 7)
+    for what in (None, [7], 7.0):
+        with pytest.raises(TypeError, match=f"number of a row or the name of a stage, not {type(what).__name__}"):
+            paramsurvey.explain(tmp_path / "j", what, stage="square")
+
+
+def test_the_stage_need_not_be_named_if_only_one_has_had_the_pset(session, tmp_path):
+    session.map(square, PSETS, journal=tmp_path / "j")
+    session.map(fails_at_odd, [{"n": 100}, {"n": 101}], journal=tmp_path / "j")
+    for pset, verdict in (({"n": 7}, "computed"), ({"n": 100}, "computed"), ({"n": 101}, "failed")):
+        assert paramsurvey.explain(tmp_path / "j", pset).verdict == verdict
+    with pytest.raises(JournalError, match=r"no stage of the journal .* has had \{'n': 7.0\}: name one with stage="):
+        paramsurvey.explain(tmp_path / "j", {"n": 7.0})
+
+
+def test_a_value_of_another_type_is_told_also_if_it_is_the_only_one(session, tmp_path):
+    session.map(square, PSETS, journal=tmp_path / "j")
+    why = paramsurvey.explain(tmp_path / "j", {"n": 7.0})
+    assert (why.verdict, why.reasons) == ("unknown", ("parameter 'n' is 7.0, and was 7 (float, and not int)",))
 
 
 def test_a_failed_row_says_how_it_failed(session, tmp_path):

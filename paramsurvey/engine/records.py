@@ -121,6 +121,14 @@ class Work:
     capture: str = "through"
     """What becomes of what is printed: "through" as ever, "tail", or "files"."""
 
+    @property
+    def own_columns(self) -> frozenset[str]:
+        """The details that its rows have."""
+        printed = {"_stdout", "_stderr"}
+        return frozenset(
+            (_DETAILS - printed if self.details else set()) | (printed if self.capture != "through" else set())
+        )
+
 
 class ChunkRows(NamedTuple):
     """The rows of a chunk as they cross the wire."""

@@ -281,13 +281,13 @@ class _Forgetting:
 
 def _opened(path: str, *, to_write: bool) -> tuple[int, bool]:
     """Open a file; tell whether it can be written."""
+    if os.path.isdir(path):
+        raise JournalError(f"the journal {path} is a folder: name a file with journal=")
     if not to_write:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), True
-    except IsADirectoryError:
-        raise JournalError(f"the journal {path} is a folder: name a file with journal=") from None
     except OSError as exc:
         if exc.errno not in _READ_ONLY or not os.path.exists(path):
             raise

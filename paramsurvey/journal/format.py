@@ -44,7 +44,8 @@ stage     what the print was made of; none if the file has  none
 rows      none                                              two pickles: the answers, and the psets
 failures  a list of ``{"kind", "text", "traceback",         one pickle: the psets
           "attempts", "earlier"}``, one for each row; the
-          last is ``[kind, text]`` of each attempt before
+          last is ``[kind, text]`` of each attempt before.
+          Also ``"details"``, if there were any
 opened    who opened the file to write: ``{"host", "pid",   none
           "user", "program"}``
 ========  ================================================  ====================================================

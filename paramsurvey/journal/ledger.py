@@ -376,6 +376,7 @@ class Ledger:
                 "traceback": one.failure.traceback,
                 "attempts": one.attempts,
                 "earlier": [[failure.kind, failure.text] for failure in one.earlier],
+                **({"details": dict(one.failure.facts)} if one.failure.facts else {}),
             }
             for one in lost
         ]
@@ -431,4 +432,5 @@ class Ledgers:
 def lost_of(row: int, why: Mapping[str, Any]) -> Lost:
     """Return a lost row, given what the text of a record says of it."""
     earlier = tuple(Failure(kind, text) for kind, text in why["earlier"])
-    return Lost(row, Failure(why["kind"], why["text"], why["traceback"]), why["attempts"], earlier)
+    facts = tuple(why.get("details", {}).items())
+    return Lost(row, Failure(why["kind"], why["text"], why["traceback"], facts=facts), why["attempts"], earlier)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import operator
 import os
 import pickle
 import time
@@ -220,7 +221,11 @@ class OpenJournal:
         prints = self._prints()
         names = list(dict.fromkeys(one.name for one in prints.values()))
         if stage is None and len(names) != 1:
-            raise JournalError(f"the journal {self.path} has {len(names)} stages: name one of {_listed(names)}")
+            raise JournalError(
+                f"the journal {self.path} has {len(names)} stages: name one of {_listed(names)}"
+                if names
+                else f"there is nothing in the journal {self.path} yet"
+            )
         name = names[0] if stage is None else stage
         if name in names:
             return self._current(name)
@@ -480,14 +485,18 @@ class OpenJournal:
         return list(shapes)
 
     def _nearest(self, pset: Mapping[Any, Any], digest: bytes) -> Mapping[Any, Any] | None:
-        """Return the finished pset that has most values in common with another one."""
+        """Return the finished pset that has most values in common with another one; 3 and 3.0 are half a value."""
         contents = {key: typed_bytes(value) for key, value in pset.items()}
         best, most, seen = None, 0, 0
         for one, _ in self._by_record(self._finished(digest)):
             data = self._file.data(one)
             loaded = self._loaded(one, data, 2) if data is not None else []
             for other in loaded[1].dicts() if loaded else ():
-                agree = sum(key in contents and typed_bytes(value) == contents[key] for key, value in other.items())
+                agree = sum(
+                    2 * (typed_bytes(value) == contents[key]) or _look_alike(value, pset[key])
+                    for key, value in other.items()
+                    if key in contents
+                )
                 if agree > most:
                     best, most = other, agree
             seen += one.rows
@@ -550,7 +559,7 @@ def explain(
     what : dict, int or str
         A pset, or a row, with its answers; or the number of a row in `OpenJournal.results`; or the name of a stage.
     stage : str, optional
-        The name of the stage that the pset is of, if there are several.
+        The name of the stage that the pset is of. Needed only if several have had it.
 
     Returns
     -------
@@ -560,7 +569,9 @@ def explain(
     Raises
     ------
     JournalError
-        There is no such stage or row, or there are several stages and none was named.
+        There is no such stage or row, or it may be of several stages and none was named.
+    TypeError
+        It is neither a dict nor the number of a row nor the name of a stage.
 
     Examples
     --------
@@ -580,15 +591,22 @@ def explain(
         opened._read_on()
         if isinstance(what, str):
             return _of_stage(opened, what)
-        digest = opened._digest(stage)
         if isinstance(what, Mapping):
-            return _of_pset(opened, _plain(what), digest)
+            row = _plain(what)
+            return _of_pset(opened, row, _stage_of(opened, row, stage))
+        try:
+            place = operator.index(what)
+        except TypeError:
+            raise TypeError(
+                f"explain(): what must be a pset, the number of a row or the name of a stage, not {type(what).__name__}"
+            ) from None
+        digest = opened._digest(stage)
         table = opened._rows(digest)
-        if not 0 <= what < table.count:
+        if not 0 <= place < table.count:
             raise JournalError(
-                f"explain(): the stage has {table.count} finished rows in the journal, and none at {what}"
+                f"explain(): the stage has {table.count} finished rows in the journal, and none at {place}"
             )
-        return _of_pset(opened, table.pset(what), digest)
+        return _of_pset(opened, table.pset(place), digest)
     finally:
         if opened is not journal:
             opened.close()
@@ -597,6 +615,30 @@ def explain(
 def _plain(row: Mapping[Any, Any]) -> dict[Any, Any]:
     """Return a row of the user's without our own columns."""
     return {key: value for key, value in row.items() if key not in RESERVED}
+
+
+def _stage_of(journal: OpenJournal, row: dict[Any, Any], stage: str | None) -> bytes:
+    """Return the stage that is named, or else the only one that has had a row."""
+    states: dict[str, list[bytes]] = {}
+    for each, one in journal._prints().items():
+        states.setdefault(one.name, []).append(each)
+    if stage is None and len(states) > 1:
+        having = [
+            name for name, prints in states.items() if _is_known(journal, _found_pset(journal, row, prints), prints)
+        ]
+        if len(having) == 1:
+            return journal._digest(having[0])
+        if having:
+            raise JournalError(f"explain(): {shown(row)} may be of {_listed(having)}: name one of them with stage=")
+        raise JournalError(
+            f"explain(): no stage of the journal {journal.path} has had {shown(row)}: name one with stage= to see what "
+            f"differs; it has: {_listed(list(states))}"
+        )
+    return journal._digest(stage)
+
+
+def _is_known(journal: OpenJournal, pset: dict[Any, Any], states: Sequence[bytes]) -> bool:
+    return any(any(journal._where(pset, each)) for each in states)
 
 
 def _of_stage(journal: OpenJournal, name: str) -> Explanation:
@@ -651,13 +693,13 @@ def _of_pset(journal: OpenJournal, row: dict[Any, Any], digest: bytes) -> Explan
 
 def _found_pset(journal: OpenJournal, row: dict[Any, Any], states: Sequence[bytes]) -> dict[Any, Any]:
     """Return the pset of a row: all of it, or without the answers."""
-    if any(any(journal._where(row, each)) for each in states):
+    if _is_known(journal, row, states):
         return row
     for each in states:
         for keys in journal._shapes(each):
             if set(keys) < set(row):
                 pset = {key: row[key] for key in keys}
-                if any(journal._where(pset, each)):
+                if _is_known(journal, pset, [each]):
                     return pset
     return row
 
@@ -678,6 +720,14 @@ def _unknown(journal: OpenJournal, pset: dict[Any, Any], digest: bytes, what: st
             )
     text = f"{what} was never finished; of the one most like it, it differs so:"
     return Explanation("unknown", tuple(reasons), "\n".join((text, *(f"  {reason}" for reason in reasons))))
+
+
+def _look_alike(one: Any, other: Any) -> bool:
+    """Tell whether values are equal, if not in type."""
+    try:
+        return bool(one == other)
+    except Exception:  # noqa: BLE001 - arrays refuse to be true or false, and others may raise anything
+        return False
 
 
 def _types(one: Mapping[Any, Any], other: Mapping[Any, Any], key: Any) -> str:

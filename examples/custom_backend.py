@@ -2,9 +2,12 @@
 
     python examples/custom_backend.py
 
-What an executor cannot do, it says: it cannot end a call that runs, so ``timeout=`` is refused; and it does not survive
-the death of what runs its calls. An installed package offers such a backend by name with these lines in its
-``pyproject.toml``, where the name to the right is that of a function without parameters that returns one::
+What an executor cannot do, it says: it cannot end a call that runs, so ``timeout=`` is refused; it does not replace
+processes, so ``max_tasks_per_child=`` is, too; in threads, what psets print and use cannot be told apart, so
+``details=`` and ``capture=`` are. It does not survive the death of what runs its calls.
+
+An installed package offers such a backend by name with these lines in its ``pyproject.toml``, where the name to the
+right is that of a function without parameters that returns one::
 
     [project.entry-points."paramsurvey.backends"]
     threads = "mypackage.module:open_threads"
@@ -54,12 +57,15 @@ class ExecutorBackend:
         How many calls it runs at once.
     name : str
         What the backend is called.
+    runs_alone : bool
+        Whether each call has a process to itself while it runs; ``details=`` and ``capture=`` need that.
     """
 
     can_kill = False  # so `timeout=` is refused
 
-    def __init__(self, executor: Executor, slots: int, name: str = "executor") -> None:
+    def __init__(self, executor: Executor, slots: int, name: str = "executor", *, runs_alone: bool = False) -> None:
         self.name = name
+        self.runs_alone = runs_alone
         self._executor = executor
         self._slots = slots
         self._is_closed = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing
+from paramsurvey.backends.base import Placing, refuse_what_it_cannot
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -105,12 +105,8 @@ class Survey(Node):
     _counts: array[int] = attrs.field(factory=lambda: array("q"), init=False)  # one addition costs 80 us
 
     def __attrs_post_init__(self) -> None:
+        refuse_what_it_cannot(self.backend, self.options)
         options = self.options
-        if options.timeout is not None and not self.backend.can_kill:
-            raise OptionError(
-                f"timeout={options.timeout:g}: the backend {self.backend.name!r} cannot end a running worker; leave "
-                "timeout= out (PARAMSURVEY_TIMEOUT=0 switches it off), or use backend='multiprocessing'"
-            )
         most, cost = options.max_tasks_per_child, getattr(self.backend, "task_seconds", 0.0)
         if isinstance(self.backend, Placing):
             self.slots = self._room()

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,6 @@ def check_a_survey(backend):
         results = session.map(square, [{"n": n} for n in range(200)], user_kwargs=3)
         pipeline = paramsurvey.Pipeline("both").map(square).derive(more="square + 1")
         run = session.run(pipeline, [{"n": n} for n in range(20)], user_kwargs=3)
-        with pytest.raises(OptionError, match=rf"timeout=2: the backend {backend.name!r} cannot end a running worker"):
-            session.map(square, [{"n": 1}], timeout=2, user_kwargs=3)
     assert results.to_dict() == expected(200)
     assert run.results["more"].tolist() == [3 * n * n + 1 for n in range(20)]
     backend.close()
@@ -67,22 +66,48 @@ def test_a_thread_pool_runs_surveys(tmp_path, monkeypatch):
     check_a_survey(custom_backend.open_threads())
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"timeout": 2}, "timeout=2: the backend 'threads' cannot end a running worker; leave timeout= out"),
+        ({"max_tasks_per_child": 3}, "max_tasks_per_child=3: the backend 'threads' does not replace processes; leave"),
+        ({"details": True}, "details=True: the backend 'threads' does not say that psets run alone in their processes"),
+        ({"capture": "tail"}, "capture='tail': the backend 'threads' does not say .*PARAMSURVEY_CAPTURE=through swi"),
+    ],
+)
+def test_what_threads_cannot_do_is_refused_by_name(option, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        closing(custom_backend.open_threads()) as backend,
+        paramsurvey.Session(backend=backend, **QUIET) as session,
+    ):
+        with pytest.raises(OptionError, match=says):
+            session.map(square, [{"n": 1}], user_kwargs=3, **option)
+        with pytest.raises(OptionError, match=says):
+            session.run(paramsurvey.Pipeline("one").map(square, user_kwargs=3), [{"n": 1}], **option)
+        assert session.map(square, [{"n": 1}], user_kwargs=3, capture="through").to_dict() == [{"n": 1, "square": 3}]
+
+
 PROGRAM = """
 import paramsurvey
 from custom_backend import ExecutorBackend
 if __name__ == "__main__":
     {opening}
-    with paramsurvey.Session(backend=ExecutorBackend(executor, 2), verbose=0) as session:
+    with paramsurvey.Session(backend=ExecutorBackend(executor, 2, runs_alone={alone}), verbose=0) as session:
         results = session.map(lambda pset, system, user: {{"square": pset["n"] ** 2}}, [{{"n": n}} for n in range(200)])
-    print(sum(row["square"] for row in results.to_dict()), results.missing.empty)
-    {closing}
+        print(sum(row["square"] for row in results.to_dict()), results.missing.empty)
+        if {alone}:
+            told = session.map(lambda pset, system, user: print(pset["n"]), [{{"n": 0}}, {{"n": 1}}], details=True)
+            assert [row["_stdout"] for row in told.results.to_dict("records")] == ["0\\n", "1\\n"]
+    {ending}
 """
 OTHERS = {
-    "loky": ("import loky; executor = loky.ProcessPoolExecutor(2)", "executor.shutdown(kill_workers=True)"),
+    "loky": ("import loky; executor = loky.ProcessPoolExecutor(2)", "executor.shutdown(kill_workers=True)", True),
     "distributed": (
         "import distributed; client = distributed.Client(processes=False, n_workers=1, threads_per_worker=2, "
         "dashboard_address=None); executor = client.get_executor()",
         "client.close()",
+        False,
     ),
 }
 
@@ -92,8 +117,8 @@ def test_executors_of_other_libraries_run_surveys(library, tmp_path):
     """In a program of its own: they have processes of theirs, which see what the program sees."""
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    opening, closing = OTHERS[library]
-    (tmp_path / "program.py").write_text(PROGRAM.format(opening=opening, closing=closing))
+    opening, ending, alone = OTHERS[library]
+    (tmp_path / "program.py").write_text(PROGRAM.format(opening=opening, ending=ending, alone=alone))
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=tmp_path,

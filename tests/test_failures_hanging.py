@@ -134,6 +134,12 @@ def test_a_backend_that_cannot_end_a_worker_refuses_a_deadline(session_on):
         session.map(bad_workers.healthy, [{"n": 1, "bad": False}], timeout=2)
 
 
+def test_a_backend_without_processes_refuses_to_replace_them(session_on):
+    expected = "max_tasks_per_child=2: the backend 'serial' does not replace processes; leave max_tasks_per_child= out"
+    with pytest.raises(OptionError, match=expected):
+        session_on("serial").map(bad_workers.healthy, [{"n": 1, "bad": False}], max_tasks_per_child=2)
+
+
 def test_a_session_closed_in_the_middle_ends_its_workers(tmp_path, log_prefix):
     """Another thread closes it: the survey ends with an error, and does not wait for what hangs."""
     session = paramsurvey.Session(ncores=2, verbose=0, pslogger_prefix=log_prefix)

@@ -16,6 +16,12 @@ A backend may have more to say, and need not:
     Whether more may be submitted than there are slots, to wait there for the first that is free.
 ``can_leave``
     Whether it can leave large answers where they are (`TaskOptions.leave`).
+``can_replace``
+    Whether it replaces a process after so many psets (`TaskOptions.max_tasks`); where not, ``max_tasks_per_child=`` is
+    refused.
+``runs_alone``
+    Whether nothing else runs in a submission's process meanwhile, so that what is printed and used there is its own;
+    where not, ``details=`` and ``capture=`` are refused.
 `Placing`
     What tasks ask of the machines that run them.
 """
@@ -24,10 +30,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.engine.worker import Handle
+from paramsurvey.errors import OptionError
+
+if TYPE_CHECKING:
+    from paramsurvey.options import Options
 
 
 class Published(Handle, Protocol):
@@ -106,6 +116,31 @@ class Placing(Protocol):
     def rows_per_task(self, max_tasks: int) -> int:
         """Return how many psets a chunk may have, if a process is to be replaced after `max_tasks` of them."""
         ...
+
+
+def refuse_what_it_cannot(backend: Backend, options: Options) -> None:
+    """Refuse the options that ask for what a backend cannot do.
+
+    Raises
+    ------
+    OptionError
+        There is one; the message names the first.
+    """
+    can_replace, runs_alone = getattr(backend, "can_replace", False), getattr(backend, "runs_alone", False)
+    caught = None if options.capture == "through" else options.capture
+    shared = "does not say that psets run alone in their processes"
+    for name, asked, is_able, cannot, off in (
+        ("timeout", options.timeout, backend.can_kill, "cannot end a running worker", 0),
+        ("max_tasks_per_child", options.max_tasks_per_child, can_replace, "does not replace processes", 0),
+        ("details", options.details, runs_alone, shared, 0),
+        ("capture", caught, runs_alone, shared, "through"),
+    ):
+        if asked and not is_able:
+            raise OptionError(
+                f"{name}={f'{asked:g}' if isinstance(asked, float) else repr(asked)}: the backend {backend.name!r} "
+                f"{cannot}; leave {name}= out (PARAMSURVEY_{name.upper()}={off} switches it off), or use "
+                "backend='multiprocessing'"
+            )
 
 
 def what_it_lacks(candidate: object) -> list[str]:

@@ -127,6 +127,8 @@ class MpiBackend:
 
     name = "mpi"
     can_kill = True
+    can_replace = True
+    runs_alone = True
 
     def __init__(self, cluster: Cluster, settings: Mapping[str, Any], ncores: int | None = None) -> None:
         self._cluster = cluster

@@ -39,6 +39,8 @@ class MultiprocessingBackend:
 
     name = "multiprocessing"
     can_kill = True
+    can_replace = True
+    runs_alone = True
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

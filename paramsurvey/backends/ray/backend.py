@@ -117,6 +117,8 @@ class RayBackend:
 
     name = "ray"
     can_kill = True
+    can_replace = True
+    runs_alone = True
     task_seconds = TASK_SECONDS
     has_queue = True
     can_leave = True

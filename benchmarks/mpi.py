@@ -63,7 +63,7 @@ def mpi(effort: Effort) -> list[Figure]:
                 line=14,
                 name=f"{size:,} psets on MPI{grouped}",
                 reference=REFERENCE,
-                bound=None if group_size else BOUND,
+                bound=BOUND,
             )
         )
     return figures

@@ -7,6 +7,7 @@ from contextlib import closing
 import failing_workers
 import pytest
 from mpi_rank0 import the_guard_of_rank_1
+from ray_workers import prints
 from test_failures_processes import healthy_psets, in_a_thread, kill
 
 import paramsurvey
@@ -49,6 +50,18 @@ def test_a_rank_that_cannot_start_workers_any_more_ends_the_survey_with_what_is_
     results = info.value.results
     assert len(results.results) + len(results.missing) == 100_000
     assert set(results.missing["_kind"]) == {"cancelled"}
+
+
+def test_rows_say_of_themselves_where_they_ran_and_what_they_printed(tmp_path):
+    with (
+        closing(open_mpi({}, None)) as backend,
+        paramsurvey.Session(backend=backend, verbose=0, pslogger_prefix=str(tmp_path / ".log-")) as session,
+    ):
+        psets = [{"n": n} for n in range(6)]
+        frame = session.map(prints, psets, details=True, max_tasks_per_child=1, timeout=30).results
+    assert frame["_stdout"].tolist() == [f"n {n}\n" for n in range(6)]
+    assert frame["_pid"].tolist() == frame["pid"].tolist()
+    assert frame["pid"].is_unique
 
 
 def test_an_unknown_setting_is_refused_by_name():

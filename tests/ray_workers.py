@@ -38,6 +38,11 @@ def makes_megabytes(pset, system_kwargs, user_kwargs):
     return {"array": np.full(pset["size"], pset["n"], dtype="i8")}
 
 
+def prints(pset, system_kwargs, user_kwargs):
+    print("n", pset["n"])
+    return {"pid": os.getpid()}
+
+
 def adds_up(pset, system_kwargs, user_kwargs):
     return {"total": int(pset["array"].sum()), "is_writable": bool(pset["array"].flags.writeable)}
 

@@ -353,6 +353,12 @@ def test_a_process_is_replaced_after_so_many_psets(ray_session):
         assert results.results["pid"].value_counts().max() <= most
 
 
+def test_rows_say_of_themselves_where_they_ran_and_what_they_printed(ray_session):
+    frame = ray_session().map(ray_workers.prints, [{"n": n} for n in range(3)], details=True).results
+    assert frame["_stdout"].tolist() == ["n 0\n", "n 1\n", "n 2\n"]
+    assert frame["_pid"].tolist() == frame["pid"].tolist()
+
+
 def test_a_journal_remembers_large_answers_and_what_came_of_them(ray_session, tmp_path):
     pipeline = Pipeline("large").map(ray_workers.makes_megabytes).map(ray_workers.adds_up)
     psets = [{"n": n, "size": 200_000} for n in range(4)]

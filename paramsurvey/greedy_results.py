@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from paramsurvey.engine.columns import HOLE, Column, Pset, pack
-from paramsurvey.errors import StageError
-from paramsurvey.options import is_real, nearest_or_all
+from paramsurvey.errors import OptionError, StageError
+from paramsurvey.options import is_real, nearest_or_all, shown
 from paramsurvey.results import first_line
 from paramsurvey.stages.greedy_certificate import Certificate, Diagnosis, certificate_of, diagnosed
 from paramsurvey.stages.greedy_trace import State
@@ -161,7 +161,7 @@ class GreedyResults:
 
         Parameters
         ----------
-        metrics : list of keys, or mapping of keys to bool
+        metrics : key, list of keys, or mapping of keys to bool
             Keys of the answers, ``"cost"`` for what a set costs (if that is known), or ``"size"``. A mapping says of
             each whether more is better. Without it, more is better of what is not the metric itself, less of costs
             and sizes.
@@ -173,10 +173,15 @@ class GreedyResults:
 
         Raises
         ------
+        OptionError
+            There are none.
         StageError
             No set that was evaluated has such a number.
         """
-        directions = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics)
+        several = metrics if isinstance(metrics, list | tuple | Mapping) else [metrics]
+        directions = dict(several) if isinstance(several, Mapping) else dict.fromkeys(several)
+        if not directions:
+            raise OptionError(f"pareto({shown(metrics)}): name the metrics in which sets are to be compared")
         rows = _rows_to_compare(self._task, directions)
         signs = [_direction(self._task, name, given) for name, given in directions.items()]
         points = np.array([[sign * row[name] for name, sign in zip(directions, signs, strict=True)] for row in rows])
@@ -237,8 +242,8 @@ class GreedyResults:
         names = ", ".join(str(key) for key in self.keys[:8]) + (", ..." if len(self) > 8 else "")
         value = "" if self.value is None else f"value {_short(self.value)}; "
         sure = "" if self.certificate is None or self.certificate.standing == "exact" else self.certificate.standing
-        missing = f"; {len(self.missing)} sets without a value" if len(self.missing) else ""
-        count = f"{self.evaluations} evaluations" + (f" ({sure})" if sure else "")
+        missing = f"; {_several(len(self.missing), 'set')} without a value" if len(self.missing) else ""
+        count = _several(self.evaluations, "evaluation") + (f" ({sure})" if sure else "")
         return f"{names or 'no picks'}; {value}{count}{missing}; {first_line(self.stopped)}"
 
     def _repr_html_(self) -> str:
@@ -246,6 +251,10 @@ class GreedyResults:
 
         shown = self.picks._repr_html_() or ""  # type: ignore[operator]
         return f"<p><b>{escape(self.name)}</b>: {escape(self._in_words())}</p>{shown}"
+
+
+def _several(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def _short(value: Any) -> str:

@@ -167,6 +167,16 @@ def test_of_equals_the_first_wins_or_one_by_chance_or_all():
     assert everybody.value == 2
 
 
+def test_an_empty_answer_is_a_set_without_a_value_also_if_it_comes_first():
+    def heard(pset, system_kwargs, user_kwargs):
+        return {"heard": pset["candidate"]} if pset["candidate"] else None
+
+    found = Engine().run(Greedy(heard, picks=2), candidates(3)).shown
+    assert (found.keys, found.missing["_exception"].tolist()) == ([2, 1], ["its answer is empty"] * 2)
+    found = Engine().run(Greedy(heard, picks=1), candidates(1)).shown
+    assert found.stopped == "the only set of the round has no value: no value: its answer is empty"
+
+
 def test_of_pairs_that_tie_nobody_is_picked_twice():
     found, _ = search(len, 4, first=2, ties="all", picks=3)
     assert found.keys == [0, 1, 2, 3]

@@ -11,9 +11,10 @@ from itertools import combinations
 
 import pytest
 from asked_by_hand import Engine
-from greedy_workers import FAMILIES, anything, interaction
+from greedy_workers import FAMILIES, Metric, anything, interaction
 from test_greedy import candidates, search
 
+from paramsurvey.errors import StageError
 from paramsurvey.stages import greedy_beyond, greedy_search
 from paramsurvey.stages.greedy import Greedy
 
@@ -140,6 +141,15 @@ def test_trace_and_plot_tell_of_the_picks_and_not_of_what_was_given_up_for_them(
             given_up += 1
             assert not trace.query("given_up")["picked"].any()
     assert given_up > 5
+
+
+@pytest.mark.parametrize("rule", ["ratio", "both"])
+def test_gain_per_cost_without_a_baseline_is_refused_before_anything_is_evaluated(rule):
+    engine = Engine()
+    stage = Greedy(Metric(sum), maximize=False, budget=2, cost={0: 1, 1: 1}, rule=rule)
+    with pytest.raises(StageError, match=r"picks by gain per cost, and .* is not known: give it as baseline=, or rule"):
+        engine.run(stage, candidates(2))
+    assert engine.calls == []
 
 
 def test_a_search_says_when_a_single_candidate_was_better_than_the_choice_of_the_rule():

@@ -97,6 +97,18 @@ def test_sizes_have_the_best_set_of_each_size_on_the_way():
     assert backward[["size", "area"]].to_numpy().tolist() == [[2, 5], [3, 6]]
 
 
+def test_pareto_of_one_metric_needs_no_list_and_of_none_is_refused():
+    assert found().pareto("area")["area"].tolist() == [5]
+    with pytest.raises(OptionError, match=r"pareto\(\[\]\): name the metrics in which sets are to be compared"):
+        found().pareto([])
+
+
+def test_one_evaluation_is_no_evaluations():
+    one = Engine().run(Greedy(Metric(len), picks=1), candidates(1)).shown
+    assert repr(one) == "<GreedyResults greedy: 0; value 1; 1 evaluation; picks=1 reached>"
+    assert one.plot().title == "greedy: 1 pick, 1 evaluation"
+
+
 def test_results_are_told_in_a_line_and_shown_as_a_table():
     results = Engine().run(Greedy(lame, picks=2), candidates(4)).shown
     assert repr(results) == (

@@ -29,7 +29,7 @@ from paramsurvey.stages.greedy_book import Book, Need
 from paramsurvey.stages.greedy_lazy import Rose, lazily
 from paramsurvey.stages.greedy_noise import afresh
 from paramsurvey.stages.greedy_pool import key_column, pool_of
-from paramsurvey.stages.greedy_search import Task, both, forward, started
+from paramsurvey.stages.greedy_search import Task, both, forward, no_gain, started
 from paramsurvey.tables import Table
 
 Names: TypeAlias = tuple[Hashable, ...]
@@ -641,6 +641,8 @@ def searched(task: Task) -> Generator[Need, None, None]:
     else:
         search = lazily if spec.lazy else forward
         rule = "gain" if spec.budget is None else spec.rule or "ratio"
+        if rule != "gain" and start.value is None:
+            raise no_gain(task)  # before a round is paid for
         task.final = yield from both(task, start, search) if rule == "both" else search(task, start, rule)
     if spec.polish is not None:
         task.final = yield from swapped(task, task.final)

@@ -307,6 +307,10 @@ class Book:
     def _read(self, members: Members, pset: Pset, row: Pset, seconds: float | None) -> Outcome:
         """Return what an answer says of a set."""
         answers = {name: value for name, value in row.items() if name not in pset}
+        if (
+            not answers and self.spec.metric is None
+        ):  # of which nobody can say what the only key is, whoever answers first
+            return Outcome(members, None, answers, Trouble(NO_VALUE, "its answer is empty"), seconds)
         if self.metric.names is None:
             self.metric = attrs.evolve(self.metric, names=(self._only_key(answers),))
         self._answered.update(answers)
@@ -323,7 +327,7 @@ class Book:
         if len(answers) == 1:
             return next(iter(answers))
         raise StageError(
-            f"stage {self.spec.name!r}: the answers have the keys {', '.join(map(repr, answers)) or 'none'}: "
+            f"stage {self.spec.name!r}: the answers have the keys {', '.join(map(repr, answers))}: "
             "say which is to be made as good as possible with metric="
         )
 

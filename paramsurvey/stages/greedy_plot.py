@@ -16,7 +16,8 @@ def chart_of(task: Task) -> Chart:
     before = rounds[0].value if rounds else None
     name = str(task.book.names[0]) if task.book.names else "value"
     picks = len(task.final.members)
-    title = f"{task.spec.name}: {picks} pick{'' if picks == 1 else 's'}, {task.book.evaluations} evaluations"
+    count = task.book.evaluations
+    title = f"{task.spec.name}: {picks} pick{'' if picks == 1 else 's'}, {count} evaluation{'' if count == 1 else 's'}"
     after = [*(each.value for each in rounds), task.final.value][1:] if rounds else []
     columns = tuple(_column(task, each, sign, value) for each, value in zip(rounds, after, strict=True))
     return Chart(title, name, columns, None if before is None else float(sign * before))

@@ -161,10 +161,13 @@ class Task:
         if not without or (len(without) < len(found) and self.spec.on_failure != "stop"):
             return ""
         trouble = without[0].trouble
-        why = "" if trouble is None else f"; the first: {trouble.kind}: {trouble.text}"
+        assert trouble is not None  # as for every set without a value
+        why = f"{trouble.kind}: {trouble.text}"
+        if len(found) == 1:
+            return f"the only set of the round has no value: {why}"
         if len(without) == len(found):
-            return f"none of the {len(found)} sets of the round has a value{why}"
-        return f"{len(without)} of {len(found)} sets have no value, and on_failure='stop'{why}"
+            return f"none of the {len(found)} sets of the round has a value; the first: {why}"
+        return f"{len(without)} of {len(found)} sets have no value, and on_failure='stop'; the first: {why}"
 
 
 # --- forward --------------------------------------------------------------------------------------
@@ -299,11 +302,16 @@ def merit(task: Task, state: State, members: Members, outcome: Outcome, rule: st
         return outcome.score
     gain = difference(outcome.score[0], state.value)
     if gain is None:
-        raise StageError(
-            f"stage {task.spec.name!r} picks by gain per cost, and the metric without any pick is not known: give "
-            "it as baseline=, or rule='gain'"
-        )
+        raise no_gain(task)
     return (per_cost(gain, task.pool.cost(new_in(members, state))), *outcome.score)
+
+
+def no_gain(task: Task) -> StageError:
+    """Return the error of a search by gain per cost that cannot know any gain."""
+    return StageError(
+        f"stage {task.spec.name!r} picks by gain per cost, and the metric without any pick is not known: give it as "
+        "baseline=, or rule='gain'"
+    )
 
 
 def per_cost(gain: Any, cost: float) -> Any:

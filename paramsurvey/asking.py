@@ -243,9 +243,6 @@ class Asked:
             ]
         )
 
-    def note_lost(self, row: int) -> None:
-        """Nothing need be noted: blocks are let go when they are through."""
-
     def release(self, start: int, count: int) -> None:
         """No row is let go before the others of its block."""
 

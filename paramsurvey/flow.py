@@ -360,9 +360,6 @@ class Direct:
         """Return some rows."""
         return self.psets.slice(start, stop)
 
-    def note_lost(self, row: int) -> None:
-        """Nothing need be noted: no row is let go."""
-
     def release(self, start: int, count: int) -> None:
         """No row is let go."""
 

@@ -30,8 +30,8 @@ from paramsurvey.observers.events import (
     Event,
     OutFuncFailed,
     Progressed,
-    RowLost,
     RowsFinished,
+    RowsLost,
     StatsRefused,
     SurveyEnded,
     SurveyStarted,
@@ -309,7 +309,7 @@ class Survey(Node):
         feed = self.feed
         assert feed is not None
         if isinstance(item, Lost):
-            self._note_lost(item)
+            self._note_lost([item])
             feed.release(item.row, 1)
         else:
             self._note_rows(item)
@@ -341,8 +341,8 @@ class Survey(Node):
             self._note_stats(part.raw_stats)
         if options.verbose >= 3:
             self.tell(RowsFinished(self.name, taken.start, taken.start + part.count))
-        for lost in taken.lost:
-            self._note_lost(lost)
+        if taken.lost:
+            self._note_lost(taken.lost)
         if options.out_func is not None:
             self.count()
             for pset, answer in self.rows_of(taken):
@@ -354,19 +354,23 @@ class Survey(Node):
         except OptionError as exc:  # the worker put something else there; its answers are none the worse for it
             self.tell(StatsRefused(self.name, str(exc)))
 
-    def _note_lost(self, lost: Lost) -> None:
-        assert self.feed is not None
-        if not isinstance(self.feed, Asked):
-            self.lost.append(lost)
-        failure = lost.failure
-        self.progress.exceptions += failure.kind == "raised"
-        self.feed.note_lost(lost.row)
-        pset = self.feed.pset(lost.row)
-        self.tell(RowLost(self.name, lost.row, pset, failure, lost.attempts))
-        if self.options.out_func is not None:
-            self._call_out_func({"pset": pset, "exception": failure.text, "traceback": failure.traceback})
+    def _note_lost(self, lost: list[Lost]) -> None:
+        """Take note of rows that are lost: at once, because thousands may be."""
+        feed = self.feed
+        assert feed is not None
+        if not isinstance(feed, Asked):
+            self.lost += lost
+        if isinstance(feed, Arrivals):
+            for one in lost:
+                feed.note_lost(one.row)
+        self.progress.exceptions += sum(one.failure.kind == "raised" for one in lost)
+        self.tell(RowsLost(self.name, lost, feed.pset))
         if self.options.on_failure == "stop" and self.stop is None:
-            self.stop = lost
+            self.stop = lost[0]
+        if self.options.out_func is not None:
+            for one in lost:
+                text, stack = one.failure.text, one.failure.traceback
+                self._call_out_func({"pset": feed.pset(one.row), "exception": text, "traceback": stack})
 
     def tell_progress(self) -> None:
         """Tell the observers how far it has come, if it is time."""

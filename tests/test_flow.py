@@ -195,7 +195,6 @@ def test_a_map_stage_reads_a_whole_table_as_it_stands():
     assert (feed.count, feed.pull(), feed.closed, feed.expected) == (3, 0, True, 0)
     assert feed.pset(1) == {"n": 2}
     assert feed.rows(1, 3, 2) == table.rows(1, 3, 2)
-    feed.note_lost(1)
     feed.release(0, 3)
     assert feed.table() is table
     assert list(feed.slice(1, 3).dicts()) == [{"n": 2}, {"n": 3}]

@@ -9,13 +9,14 @@ import pytest
 from plain_workers import inverse
 
 import paramsurvey
+from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.records import Failure
 from paramsurvey.errors import OptionError
 from paramsurvey.observers.events import (
     OutFuncFailed,
     Progressed,
-    RowLost,
     RowsFinished,
+    RowsLost,
     StatsRefused,
     SurveyEnded,
     SurveyStarted,
@@ -48,10 +49,14 @@ class Hostile:
         raise RuntimeError("no repr today")
 
 
+def rows_lost(failures, pset):
+    return RowsLost("s", [Lost(row, failure, 1) for row, failure in failures.items()], lambda _row: pset)
+
+
 EVENTS = [
     SurveyStarted("s", 3, "serial", 1, "seed=7"),
     RowsFinished("s", 0, 2),
-    RowLost("s", 2, {"a": Hostile()}, Failure("raised", "ValueError('x')", "Traceback:\n  here\n"), 1),
+    rows_lost({2: Failure("raised", "ValueError('x')", "Traceback:\n  here\n")}, {"a": Hostile()}),
     OutFuncFailed("s", "KeyError('y')", "Traceback:\n  there\n"),
     StatsRefused("s", "times of 'fit' are none"),
     Progressed("s", MapProgress(3, 0, 2, 1, 1), PerfStats({"s": [0.5, 0.5]})),
@@ -129,11 +134,11 @@ def test_progress_says_how_long_it_may_take(capsys):
 
 def test_failures_beyond_the_third_are_left_to_the_log(capsys):
     survey(verbose=1)
-    lost = [RowLost("s", row, {}, Failure("raised", f"E({row})"), 1) for row in range(10)]
+    events = [rows_lost({row: Failure("raised", f"E({row})") for row in rows}, {}) for rows in ([0], range(1, 10))]
     capsys.readouterr()
     for verbose, lines in ((1, 4), (2, 7), (3, 20)):
         terminal = Terminal(verbose, 0, log_name="the.log")
-        for event in lost:
+        for event in events:
             terminal.see(event)
         printed = capsys.readouterr().err
         assert printed.count("\n") == lines
@@ -149,7 +154,7 @@ def test_a_failure_names_the_log_file(capsys, tmp_path):
 
 
 def test_long_texts_are_cut_on_the_terminal(capsys):
-    Terminal(2, 0).see(RowLost("s", 0, {"a": "y" * 5000}, Failure("raised", "x" * 5000), 1))
+    Terminal(2, 0).see(rows_lost({0: Failure("raised", "x" * 5000)}, {"a": "y" * 5000}))
     assert len(capsys.readouterr().err) < 1000
 
 

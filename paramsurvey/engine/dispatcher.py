@@ -264,8 +264,8 @@ class Dispatcher:
 
     def _judge(self, row: int, failure: Failure) -> Lost | None:
         """Decide whether a failed row is lost, or is tried again."""
-        earlier = self._tried.get(row, [])
-        times = sum(one.kind == failure.kind for one in earlier)
+        earlier = self._tried.get(row, ())
+        times = sum(one.kind == failure.kind for one in earlier) if earlier else 0
         for_itself = self.retries.alone and failure.for_memory and row not in self._had_all
         if not (for_itself or self._is_worth_another(failure, times)):
             self._tried.pop(row, None)

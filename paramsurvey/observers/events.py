@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from paramsurvey.engine.columns import Pset
-    from paramsurvey.engine.records import Failure
+    from paramsurvey.engine.dispatcher import Lost
     from paramsurvey.progress import MapProgress
     from paramsurvey.stats import PerfStats
 
@@ -29,14 +30,12 @@ class RowsFinished(NamedTuple):
     stop: int
 
 
-class RowLost(NamedTuple):
-    """A pset will have no result."""
+class RowsLost(NamedTuple):
+    """Psets that have come back together will have no result; `pset` makes that of a row, as long as one is told."""
 
     name: str
-    row: int
-    pset: Pset
-    failure: Failure
-    attempts: int
+    lost: Sequence[Lost]
+    pset: Callable[[int], Pset]
 
 
 class StageToldSoFar(NamedTuple):
@@ -88,7 +87,7 @@ class SurveyEnded(NamedTuple):
 Event: TypeAlias = (
     SurveyStarted
     | RowsFinished
-    | RowLost
+    | RowsLost
     | StageToldSoFar
     | OutFuncFailed
     | StatsRefused

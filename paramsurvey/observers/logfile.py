@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import attrs
 
@@ -18,14 +18,18 @@ from paramsurvey.observers.events import (
     JournalSpoke,
     OutFuncFailed,
     Progressed,
-    RowLost,
     RowsFinished,
+    RowsLost,
     StageToldSoFar,
     StatsRefused,
     SurveyEnded,
     SurveyStarted,
 )
 from paramsurvey.observers.terminal import say, shortened
+
+if TYPE_CHECKING:
+    from paramsurvey.engine.columns import Pset
+    from paramsurvey.engine.dispatcher import Lost
 
 PROGRESS_SECONDS = 30.0
 FLUSH_SECONDS = 1.0
@@ -73,17 +77,22 @@ class LogFile:
         if isinstance(event, Progressed):
             self._progress(event)
             return
+        if isinstance(event, RowsLost):
+            self.write(*(self._lost(event.name, lost, event.pset(lost.row)) for lost in event.lost))
+            return
         self.write(self._text(event))
         if isinstance(event, SurveyStarted | SurveyEnded):
             self.flush()
 
+    def _lost(self, name: str, lost: Lost, pset: Pset) -> str:
+        failure = lost.failure
+        where = f"{name}: pset {lost.row} is missing ({failure.kind}, attempts: {lost.attempts}): "
+        shown = shortened(safe_repr(pset), LONGEST_PSET)
+        return f"{where}{failure.text}\n  {shown}{self._traceback(failure.traceback)}"
+
     def _text(self, event: Event) -> str:
         if isinstance(event, SurveyStarted):
             return f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}"
-        if isinstance(event, RowLost):
-            where = f"{event.name}: pset {event.row} is missing ({event.failure.kind}, attempts: {event.attempts}): "
-            pset = shortened(safe_repr(event.pset), LONGEST_PSET)
-            return where + f"{event.failure.text}\n  {pset}" + self._traceback(event.failure.traceback)
         if isinstance(event, OutFuncFailed):
             return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
         if isinstance(event, StatsRefused | StageToldSoFar):
@@ -142,13 +151,14 @@ class LogFile:
             return file
         raise FileExistsError(f"there are too many log files of this second: {self.prefix}{stamp}")
 
-    def write(self, text: str) -> None:
-        """Write a line with the time in front of it."""
+    def write(self, *texts: str) -> None:
+        """Write lines with the time in front of each."""
         self.open()
         if self._file is None:
             return
         try:
-            self._file.write(f"{self._stamp()} {text}\n")
+            stamp = self._stamp()
+            self._file.write("".join([f"{stamp} {text}\n" for text in texts]))
         except Exception as exc:  # noqa: BLE001 - the stream may be somebody else's, and raise anything
             self._give_up(exc)
 

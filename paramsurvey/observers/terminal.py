@@ -15,8 +15,8 @@ from paramsurvey.observers.events import (
     JournalSpoke,
     OutFuncFailed,
     Progressed,
-    RowLost,
     RowsFinished,
+    RowsLost,
     StageToldSoFar,
     StatsRefused,
     SurveyEnded,
@@ -24,6 +24,7 @@ from paramsurvey.observers.events import (
 )
 
 if TYPE_CHECKING:
+    from paramsurvey.engine.dispatcher import Lost
     from paramsurvey.progress import MapProgress
     from paramsurvey.stats import PerfStats
 
@@ -72,8 +73,9 @@ class Terminal:
             return
         elif isinstance(event, JournalSpoke):
             say(event.text)
-        elif isinstance(event, RowLost):
-            self._lost(event)
+        elif isinstance(event, RowsLost):
+            for lost in event.lost:
+                self._lost(event, lost)
         elif isinstance(event, StageToldSoFar):
             self._told_so_far(event)
         elif isinstance(event, OutFuncFailed):
@@ -104,17 +106,17 @@ class Terminal:
             self._stats_at = now
             self._print_stats(event.stats)
 
-    def _lost(self, event: RowLost) -> None:
+    def _lost(self, event: RowsLost, lost: Lost) -> None:
         self._failures_shown += 1
         if self.verbose < 3 and self._failures_shown > MOST_FAILURES_SHOWN:
             if self._failures_shown == MOST_FAILURES_SHOWN + 1:
                 say(f"{event.name}: further failures are not shown here{self._see_log()}")
             return
-        failure = event.failure
+        failure = lost.failure
         text = shortened(failure.text, LONGEST_LINE)
-        say(f"{event.name}: pset {event.row} is missing ({failure.kind}): {text}{self._see_log()}")
+        say(f"{event.name}: pset {lost.row} is missing ({failure.kind}): {text}{self._see_log()}")
         if self.verbose >= 2:
-            say(f"  {shortened(safe_repr(event.pset), LONGEST_LINE)}")
+            say(f"  {shortened(safe_repr(event.pset(lost.row)), LONGEST_LINE)}")
         if self.verbose >= 2 and failure.traceback:
             say(failure.traceback.rstrip())
 

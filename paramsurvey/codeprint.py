@@ -27,7 +27,8 @@ A global counts with the value that it has when the survey begins.
 What cannot be seen
 -------------------
 - what a name built at run time stands for: ``getattr(thing, "sc" + "ale")``, ``importlib.import_module(name)``
-- functions that arrive in psets, or in what a worker reads from files (``depends=``, ``version=`` are for those)
+- functions that arrive in psets, or in what a worker reads from files (``depends=``, ``version=`` are for those);
+  those in ``user_kwargs`` are seen
 - what libraries do, C extensions, environment variables, other programs
 - the state of what has none that can be compared: open files, locks, generators, random number generators; they are
   named in `CodePrint.not_covered`
@@ -110,7 +111,7 @@ class CodePrint:
         return _digest(*(f"{name}={digest}".encode() for name, digest in sorted(self.parts.items())))
 
 
-def code_print(worker: Callable[..., Any]) -> CodePrint:
+def code_print(worker: Callable[..., Any], user_kwargs: Any = None) -> CodePrint:
     """Return the print of a worker's code, and of the user's own code that it reaches.
 
     It is the same in every process, also on another day, and changes with whatever of the user's own code the worker
@@ -121,6 +122,9 @@ def code_print(worker: Callable[..., Any]) -> CodePrint:
     worker : callable
         A function of a module, of ``__main__`` or of a notebook; a lambda, closure, method, partial or callable object;
         what `workers.keywords` and `workers.command` make.
+    user_kwargs : optional
+        What it is given in each call. The functions and classes of the user's in it are the worker's, too; what else
+        is in it is not part of the print.
 
     Examples
     --------
@@ -129,6 +133,7 @@ def code_print(worker: Callable[..., Any]) -> CodePrint:
     """
     walk = _Walk()
     walk.start(worker)
+    walk.go_on_with(user_kwargs)
     return CodePrint(walk.parts, _versions(walk.packages), tuple(walk.not_covered))
 
 
@@ -240,6 +245,7 @@ class _Walk:
         self._inside: list[int] = []  # ids of the containers around a value
         self._worker: Any = None  # without its decorators
         self._place = ""  # of the value, for what is not covered
+        self._met: list[str] | None = None  # the code in the value, if only that is asked for
 
     def start(self, worker: Any) -> None:
         """Reach a worker and all that it needs."""
@@ -250,6 +256,25 @@ class _Walk:
             self._function(worker)
         else:
             self._other_worker(worker)
+        self._look_into_what_is_pending()
+
+    def go_on_with(self, user_kwargs: Any) -> None:
+        """Reach the code in what the worker is given."""
+        by_name = isinstance(user_kwargs, dict) and all(type(key) is str for key in user_kwargs)
+        values = (
+            {f"user_kwargs[{key!r}]": value for key, value in user_kwargs.items()}
+            if by_name
+            else {"user_kwargs": user_kwargs}
+        )
+        for self._place, value in values.items():
+            self._met = []
+            self._bytes(value)
+            met, self._met = self._met, None
+            if met:
+                self.parts[f"code in {self._place}"] = _digest(*(name.encode() for name in met))
+        self._look_into_what_is_pending()
+
+    def _look_into_what_is_pending(self) -> None:
         while self._pending:
             self._pending.popleft()()
 
@@ -389,10 +414,10 @@ class _Walk:
         if is_atomic(kind):
             return typed_bytes(value)
         if isinstance(value, FunctionType) and _is_users_function(value):
-            return self._function(value).encode()
+            return self._code_met(self._function(value))
         if isinstance(value, type):
             if _is_users(None, value.__module__):
-                return self._class(value).encode()
+                return self._code_met(self._class(value))
             self._note_library(value.__module__)
             return _type_name(value).encode()
         if isinstance(value, ModuleType):
@@ -407,8 +432,15 @@ class _Walk:
         finally:
             self._inside.pop()
 
+    def _code_met(self, part: str) -> bytes:
+        if self._met is not None:
+            self._met.append(part)
+        return part.encode()
+
     def _content(self, value: Any) -> Iterator[bytes]:
         kind = type(value)
+        if self._met is not None and _is_numbers(value):
+            return  # they may be many, and there is no code in them
         if kind in (list, tuple):
             yield from map(self._bytes, value)
         elif kind in (set, frozenset):
@@ -492,6 +524,12 @@ class _Walk:
             count += 1
             found = f"{name} ({count})"
         return found
+
+
+def _is_numbers(value: Any) -> bool:
+    if type(value).__module__.partition(".")[0] == "pandas":
+        return True
+    return hasattr(value, "dtype") and hasattr(value, "tobytes") and not getattr(value.dtype, "hasobject", False)
 
 
 def _functions_inside(func: FunctionType) -> Iterator[Any]:

@@ -289,6 +289,35 @@ def looks_up(pset, system, user):
     return {"y": getattr(WHOLE["module"], pset["name"])}
 
 
+def power_of(exponent):
+    def power(x):
+        return x**exponent
+
+    return power
+
+
+def calls_what_it_is_given(pset, system, user):
+    return {"y": user["f"](pset["x"])}
+
+
+def test_the_code_in_user_kwargs_is_the_workers():
+    def print_of(**user_kwargs):
+        return code_print(calls_what_it_is_given, user_kwargs)
+
+    plain = code_print(calls_what_it_is_given)
+    assert print_of(f=1, g=[np.arange(3), pd.Series([1]), "text"]) == plain  # values are not its affair
+    for given in (ping, [{"a": ping}], functools.partial(ping), np.array([ping], object)):
+        assert {"function test_codeprint.ping", "function test_codeprint.pong"} <= set(names(print_of(f=given)))
+    for given in (Scaled(2.0), Scaled(2.0).method, Scaled):
+        assert "class test_codeprint.Scaled" in names(print_of(f=given))
+    square, cube = power_of(2), power_of(3)
+    assert print_of(f=square) == print_of(f=power_of(2))
+    assert print_of(f=square).digest != print_of(f=cube).digest
+    assert print_of(f=square, g=cube).digest != print_of(f=cube, g=square).digest
+    both = (code_print(lambda p, s, u: (square(1), cube(1)), {"f": each}) for each in (square, cube))
+    assert len({each.parts["code in user_kwargs['f']"] for each in both}) == 2  # although both are reached anyway
+
+
 LOCK = threading.Lock()
 RANDOM = np.random.default_rng(1)
 

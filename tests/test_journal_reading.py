@@ -319,6 +319,24 @@ def test_the_worker_and_its_helpers_are_named(session, tmp_path):
     assert "changed" in why.reasons[0]
 
 
+def test_a_function_in_user_kwargs_that_has_changed_is_called_again(session, tmp_path):
+    def given(factor):
+        def scaled(n):
+            return n * factor
+
+        return {"f": scaled}
+
+    def worker(pset, system_kwargs, user_kwargs):
+        return {"y": user_kwargs["f"](pset["n"])}
+
+    for factor, known in ((1, 0), (1, 20), (2, 0)):
+        results = session.map(worker, PSETS, journal=tmp_path / "j", user_kwargs=given(factor))
+        assert results.progress.from_journal == known
+        assert [row["y"] for row in results.iterdicts()] == [factor * n for n in range(20)]
+    (reason,) = paramsurvey.explain(tmp_path / "j", {"n": 3}).reasons
+    assert "closure value factor" in reason
+
+
 def test_a_row_may_be_given_with_its_answers_or_by_its_number(session, tmp_path):
     results = session.map(square, PSETS, journal=tmp_path / "j")
     session.map(fails_at_odd, PSETS, journal=tmp_path / "j")

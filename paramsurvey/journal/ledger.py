@@ -402,7 +402,8 @@ class Ledgers:
     journal: Journal
     say: Say
     _ledgers: dict[bytes, Ledger] = attrs.field(factory=dict, init=False)
-    _codes: dict[int, tuple[Any, CodePrint]] = attrs.field(factory=dict, init=False)  # by worker, which is kept alive
+    _codes: dict[tuple[int, int], tuple[Any, CodePrint]] = attrs.field(factory=dict, init=False)
+    """By worker and user_kwargs, which are kept alive."""
 
     def of(self, name: str, worker: Any, options: Options) -> Ledger | None:
         """Return the ledger of a stage; None if it cannot be told what its answers depend on, which is said.
@@ -413,7 +414,7 @@ class Ledgers:
             A file in ``depends=`` cannot be read.
         """
         try:
-            stage = stage_print(name, worker, self._code(worker), options)
+            stage = stage_print(name, worker, self._code(worker, options.user_kwargs), options)
         except OptionError:
             raise
         except Exception as exc:  # noqa: BLE001 - values of the user's may refuse to be taken apart in any way
@@ -423,10 +424,11 @@ class Ledgers:
             self._ledgers[stage.digest] = Ledger(self.journal, stage, options.retry_failed, self.say)
         return self._ledgers[stage.digest]
 
-    def _code(self, worker: Any) -> CodePrint:
-        if id(worker) not in self._codes:
-            self._codes[id(worker)] = worker, code_print(worker)
-        return self._codes[id(worker)][1]
+    def _code(self, worker: Any, user_kwargs: Any) -> CodePrint:
+        place = id(worker), id(user_kwargs)
+        if place not in self._codes:
+            self._codes[place] = (worker, user_kwargs), code_print(worker, user_kwargs)
+        return self._codes[place][1]
 
 
 def lost_of(row: int, why: Mapping[str, Any]) -> Lost:

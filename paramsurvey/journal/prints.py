@@ -1,8 +1,8 @@
 """The print of a stage: what its answers depend on beside the psets. Rows of another print are another stage's.
 
-It is made of the worker's code (`paramsurvey.codeprint`), the user's ``user_kwargs``, the survey's seed, ``version=``
-and the content of the files in ``depends=``. The name of the stage is not part of it, nor is anything that decides only
-how and where it is computed.
+It is made of the worker's code and that in ``user_kwargs`` (`paramsurvey.codeprint`), the values in the user's
+``user_kwargs``, the survey's seed, ``version=`` and the content of the files in ``depends=``. The name of the stage is
+not part of it, nor is anything that decides only how and where it is computed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import math
 import random
 import warnings
 
+import asked_by_hand
 import greedy_arrays
 import pytest
 from asked_by_hand import Engine
@@ -156,9 +157,10 @@ def test_a_gain_that_rose_is_replayed_raised_or_warned_of():
     with pytest.raises(StageError, match="the gain of 1 rose to 11 in round 2") as caught:
         run(value, 5, picks=3, lazy=True, on_violation="raise")
     assert caught.value.results.keys == [0]
-    with pytest.warns(UserWarning, match="lazy search may have missed the best"):
+    with pytest.warns(UserWarning, match="lazy search may have missed the best") as warnings:
         warned, _ = run(value, 5, picks=3, lazy=True, on_violation="warn")
     assert warned.certificate.standing == "assumed"
+    assert warnings[0].filename == asked_by_hand.__file__  # the first line that is not ours
 
 
 def test_assumed_is_never_called_exact():

@@ -166,3 +166,19 @@ def test_candidates_may_be_names_dicts_or_a_table():
     for wrong in ("abc", {"a": 1}, 3):
         with pytest.raises(OptionError, match="give a list of names, a list of dicts, or a DataFrame"):
             stage.psets_of(wrong)
+
+
+def test_keys_of_candidates_may_be_in_the_index_of_their_frame():
+    sites = pd.DataFrame({"height": [1, 2]}, index=pd.Index(["a", "b"], name="site"))
+    by_site = Greedy(WORKER, key="site", picks=1).psets_of(sites)
+    assert by_site.to_dict("list") == {"site": ["a", "b"], "height": [1, 2]}
+    assert Greedy(WORKER, candidate="site", picks=1).psets_of(sites).equals(by_site)
+    assert Greedy(WORKER, key="height", picks=1).psets_of(sites) is sites
+    wanted = r"no column 'candidate', and an index 'site': say which tells them apart, key='site' or a column"
+    with pytest.raises(OptionError, match=wanted):
+        Greedy(WORKER, picks=1).psets_of(sites)
+
+
+def test_the_only_key_of_the_answers_cannot_be_called_like_a_column_of_the_picks():
+    with pytest.raises(OptionError, match="picks or trace have a column of that name, for something else"):
+        Engine().run(Greedy(Metric(sum, "gain"), picks=1), [{"candidate": 1}])

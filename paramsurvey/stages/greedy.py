@@ -408,12 +408,28 @@ wants the second best, too; give up one of them
                 f"the candidates are {shown(candidates)}, a {type(candidates).__name__}: give a list of names, a list "
                 "of dicts, or a DataFrame with a row for each"
             )
-        if isinstance(candidates, pd.DataFrame | Table) or hasattr(candidates, "table"):
+        if isinstance(candidates, pd.DataFrame):
+            return self._with_key_of_index(candidates)
+        if isinstance(candidates, Table) or hasattr(candidates, "table"):
             return candidates
         each = list(candidates)
         if all(isinstance(one, Mapping) for one in each):
             return each
         return [{self.key if self.key is not None else self.candidate: name} for name in each]
+
+    def _with_key_of_index(self, candidates: pd.DataFrame) -> pd.DataFrame:
+        """Return candidates with their keys in a column, if they are in the index."""
+        key, index = self.candidate if self.key is None else self.key, candidates.index.name
+        if key in candidates.columns or index is None:
+            return candidates
+        if key == index:
+            return candidates.reset_index()
+        if self.key is None:
+            raise OptionError(
+                f"the candidates have no column {key!r}, and an index {index!r}: say which tells them apart, "
+                f"key={index!r} or a column"
+            )
+        return candidates
 
 
 def _with_so_far(task: Task, asks: Generator[Ask, Any, None]) -> Generator[Ask, Any, None]:

@@ -325,7 +325,9 @@ class Book:
 
     def _only_key(self, answers: Pset) -> Hashable:
         if len(answers) == 1:
-            return next(iter(answers))
+            [name] = answers
+            attrs.evolve(self.spec, metric=[name])  # which refuses what it would refuse as metric=
+            return name
         raise StageError(
             f"stage {self.spec.name!r}: the answers have the keys {', '.join(map(repr, answers))}: "
             "say which is to be made as good as possible with metric="

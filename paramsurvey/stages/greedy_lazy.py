@@ -14,6 +14,7 @@ certificate are the same for any number of slots, and for any order in which the
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from itertools import count
@@ -101,6 +102,14 @@ def _lazily(task: Task, state: State, rule: str) -> Search:
     return state if rule == "gain" else with_best_single(task, state, best)
 
 
+def _depth_of_caller() -> int:
+    """Return how far up the stack the user's line is, counted from who asks: a warning is to name that, not ours."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("paramsurvey."):
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
 @attrs.define(eq=False)
 class _LazyRound:
     """One round: who was evaluated in it, and what bounds all others.
@@ -172,7 +181,8 @@ class _LazyRound:
         if self.task.spec.on_violation != "warn":
             raise Rose(text)
         if len(self.task.rose) == 1:
-            warnings.warn(f"stage {self.task.spec.name!r}: {text}: lazy search may have missed the best", stacklevel=2)
+            missed = f"stage {self.task.spec.name!r}: {text}: lazy search may have missed the best"
+            warnings.warn(missed, stacklevel=_depth_of_caller())
 
     def _is_above(self, outcome: Outcome, bound: Bound) -> bool:
         assert outcome.score is not None

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Generator, Hashable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 import numpy as np
@@ -33,7 +33,6 @@ from paramsurvey.stages.greedy_search import Task, both, forward, no_gain, start
 from paramsurvey.tables import Table
 
 Names: TypeAlias = tuple[Hashable, ...]
-Direction: TypeAlias = Literal["forward", "backward"]
 
 OWN_COLUMNS: Final = ("round", "gain", "cost", "total_cost", "ties", "runner_up", "margin", "evaluations")
 """The columns of the picks that are neither the candidates' nor metrics."""

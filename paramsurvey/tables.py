@@ -380,11 +380,15 @@ def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any]
     if not any(part.failures for _, part in parts) and sum(part.count for _, part in parts) == total:
         return None
     rows: list[np.ndarray[Any, Any]] = [np.empty(0, dtype=np.int64)]
+    failed: list[int] = []
+    count = 0
     for start, part in parts:
-        numbers = np.arange(start, start + part.count)
-        failed = [row - part.first for row, _ in part.failures]
-        rows.append(np.delete(numbers, failed))
-    return np.concatenate(rows)
+        rows.append(np.arange(start, start + part.count))
+        failed += [count + row - part.first for row, _ in part.failures]
+        count += part.count
+    keep = np.ones(count, bool)
+    keep[failed] = False
+    return np.concatenate(rows)[keep]
 
 
 def _column_of(part: Part, key: Hashable) -> Column:

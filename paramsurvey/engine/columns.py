@@ -200,8 +200,7 @@ def psets_of(keys: Keys, columns: Sequence[Column], count: int) -> Iterator[Pset
 
 def pset_at(keys: Keys, columns: Sequence[Column], row: int) -> Pset:
     """Make the dict of one row."""
-    values = [column[row] for column in columns]
-    return {key: value for key, value in zip(keys, values, strict=True) if value is not HOLE}
+    return {key: value for key, column in zip(keys, columns, strict=True) if (value := column[row]) is not HOLE}
 
 
 def has_holes(column: Column) -> bool:

@@ -87,9 +87,10 @@ def _guards(request, monkeypatch):
     if not hasattr(request.module, "guards"):
         return
     name = request.node.name
-    if "guard" not in name:
+    among_our_own = "slow_to_start" in name or "used_up" in name  # they look into the pool of this very process
+    if "guard" not in name and not among_our_own:
         monkeypatch.setattr(request.module, "guards", guards_of_other_ranks)
-    elif "hang" in name or "as_soon_as" in name:  # they look among their own process's children
+    elif among_our_own or "hang" in name or "as_soon_as" in name:  # or among its children
         monkeypatch.setattr(backend, "slots_of_ranks", lambda shares, settings: [2, *[0] * (len(shares) - 1)])
     else:
         monkeypatch.setattr(request.module, "guards", the_guard_of_rank_1)

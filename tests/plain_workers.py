@@ -70,3 +70,9 @@ def decorated(func):
         return func(*args, **kwargs)
 
     return wrapper
+
+
+def waits_for(path, monitor=None):
+    path.with_suffix(".awaited").touch()
+    while not path.exists():
+        time.sleep(0.001)

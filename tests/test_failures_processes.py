@@ -22,6 +22,7 @@ from conftest import descendants, is_running, wait_until
 from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_prefix, session_on
 
 import paramsurvey
+from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
@@ -489,3 +490,25 @@ def test_workers_that_are_slow_to_start_are_waited_for_and_no_others_started_ins
     assert len(session.map(plain_workers.double, [{"a": 1}])) == 1
     wake.join()
     assert pool._numbers == 1
+
+
+def test_a_process_that_starts_is_waited_for_while_the_idle_are_used_up(session_on, tmp_path):
+    """Else its rows would come back, to be given to another one that starts, and so on."""
+    session = session_on()
+    backend = session._backend_for(session._options)
+    pool, news = backend._pool, []
+    options = TaskOptions(on_part=news.append, max_tasks=1)
+    first = backend.submit(plain_workers.waits_for, tmp_path / "told", options=options)
+    wait_until(lambda: (tmp_path / "told.awaited").exists())
+    pool._guard.send_signal(signal.SIGSTOP)
+    try:
+        second = backend.submit(plain_workers.waits_for, tmp_path / "told", options=options)
+        (tmp_path / "told").touch()
+        first.result(10)
+        backend.recall(second)
+        time.sleep(0.3)  # many times longer than it takes to give rows back
+        assert news == []
+    finally:
+        pool._guard.send_signal(signal.SIGCONT)
+    second.result(10)
+    assert pool._numbers == 2

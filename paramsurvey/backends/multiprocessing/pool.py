@@ -297,7 +297,7 @@ class Pool:
             process = self._idle.pop()
             if not process.is_usable:
                 continue
-            if options.max_tasks and process.rows_done + options.rows > options.max_tasks and process.rows_done:
+            if _is_used_up(process, options):
                 self._retire(process)
                 continue
             return process
@@ -604,7 +604,11 @@ class Pool:
             if index == LOADING:
                 return  # look again
             first = index + 1 if index >= 0 else None
-        elif task is process.tasks[0] and process.slot[words.TICKET] < task.ticket and not self._idle:
+        elif (
+            task is process.tasks[0]
+            and process.slot[words.TICKET] < task.ticket
+            and all(_is_used_up(idle, task.options) for idle in self._idle)
+        ):
             return  # a process that starts: for these rows another one would have to be started, which is no quicker
         else:
             first = 0 if task is not process.tasks[0] or process.slot[words.TICKET] < task.ticket else None
@@ -707,6 +711,11 @@ class Pool:
             if process.pid is not None:
                 _kill_group(process.pid)
             self._process_ended(process.number, -signal.SIGKILL)
+
+
+def _is_used_up(process: Process, options: TaskOptions) -> bool:
+    """Tell whether a process has run too many psets to be given a task with these options."""
+    return bool(options.max_tasks and process.rows_done and process.rows_done + options.rows > options.max_tasks)
 
 
 def part_of(frame: Frame) -> Part:

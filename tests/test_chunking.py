@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paramsurvey.engine.chunking import LEAST_SECONDS, TARGET_BYTES, TARGET_SECONDS, TRIFLING_SECONDS, Chunker
+from paramsurvey.engine.chunking import (
+    LEAST_EVIDENCE,
+    LEAST_SECONDS,
+    TARGET_BYTES,
+    TARGET_SECONDS,
+    TRIFLING_SECONDS,
+    Chunker,
+)
 
 remaining = st.integers(1, 10**7)
 slots = st.integers(1, 1000)
@@ -94,6 +101,57 @@ def test_what_takes_less_than_the_driver_needs_is_trifling():
     just = int(TRIFLING_SECONDS / 1e-6)
     assert chunker.is_trifling(just - 1)
     assert not chunker.is_trifling(just + 1)
+
+
+# Shares
+
+
+def timed(seconds, **attributes):
+    """Return a chunker that has seen rows of these times, all in one chunk."""
+    chunker = taught([(len(seconds), sum(seconds), 100)], **attributes)
+    assert chunker.learn_times(seconds, [1] * len(seconds)) == pytest.approx(sum(seconds))
+    return chunker
+
+
+def test_shares_of_even_psets_are_fair():
+    assert timed([1e-4] * LEAST_EVIDENCE, slots=2).can_share(30)
+
+
+def test_no_share_is_known_to_be_fair_before_some_times_are_known():
+    assert not Chunker(2).can_share(30)
+    assert not timed([2e-3] * (LEAST_EVIDENCE - 1), slots=2).can_share(30)
+
+
+def test_shares_of_uneven_psets_are_not_fair():
+    assert timed([2e-3, 2.5e-3] * 8, slots=2).can_share(30)
+    assert not timed([1e-3, 9e-3] * 8, slots=2).can_share(30)
+    assert not timed([2e-3] * 29 + [0.1], slots=2).can_share(30)
+
+
+def test_means_of_many_psets_vary_less_than_the_psets():
+    chunker = taught([(1600, 1.6, 100)], slots=2)
+    chunker.learn_times([0.8e-3, 1.2e-3] * 8, [100] * 16)
+    assert not chunker.can_share(30)  # the psets vary ten times as much
+    assert timed([0.8e-3, 1.2e-3] * 8, slots=2).can_share(30)
+
+
+def test_a_slow_pset_is_remembered_for_some_chunks_and_forgotten():
+    chunker = timed([2e-3] * 14 + [0.1], slots=2)
+    shares = []
+    for _ in range(100):
+        chunker.learn(15, 0.03, 100)
+        chunker.learn_times([2e-3] * 15, [1] * 15)
+        shares.append(chunker.can_share(30))
+    assert not any(shares[:5])
+    assert shares[-1]
+
+
+def test_no_share_is_longer_than_a_chunk_may_be_nor_of_another_size_than_was_asked_for():
+    even = [2e-3] * 16
+    assert not timed(even, slots=2).can_share(2 * int(TARGET_SECONDS / 2e-3) + 2)
+    assert not timed(even, slots=2, most=14).can_share(30)
+    assert not timed(even, slots=2, fixed=3).can_share(30)
+    assert not taught([(1, 2e-3, TARGET_BYTES)], slots=2).can_share(30)
 
 
 settings.register_profile("here", deadline=None, max_examples=60)

@@ -405,6 +405,50 @@ def test_no_chunk_waits_behind_another_towards_the_end():
     assert depths == [2] * 5 + [1] * 6
 
 
+def steady(asked, slots=2):
+    """Return a dispatcher that has finished some rows of the same time, and is asked for so many more."""
+    source = Dispatcher(20, Chunker(slots), open=True)
+    for flight in all_of(source):
+        source.returned(flight, part(0, 1)._replace(seconds=[2e-3], counts=[1]))
+        assert source.ended(flight, None) == []
+    assert source.active == 0
+    source.extend(asked)
+    return source
+
+
+def test_a_round_of_even_rows_is_sent_in_one_chunk_for_each_slot():
+    source = steady(29)
+    assert [flight.chunk.count for flight in all_of(source)] == [15, 14]
+
+
+def test_no_slot_goes_without_if_there_are_more_rows_than_slots():
+    source = steady(4, slots=3)
+    assert [flight.chunk.count for flight in all_of(source)] == [2, 1, 1]
+
+
+def test_no_more_is_sent_at_once_after_something_has_returned():
+    source = steady(29)
+    first = source.take()
+    source.returned(first, part(0, 1)._replace(seconds=[2e-3], counts=[1]))
+    assert [flight.chunk.count for flight in all_of(source)] == [4, 3, 2, 2, 1, 1, 1]
+
+
+def test_rows_that_come_while_others_are_under_way_are_sent_in_guided_chunks():
+    source = steady(2)
+    assert [flight.chunk.count for flight in all_of(source)] == [1, 1]
+    source.extend(8)
+    assert source.take().chunk.count == 2
+
+
+def test_what_is_too_much_of_an_even_share_is_taken_back():
+    source = steady(30)
+    slow, quick = all_of(source)
+    finish(source, quick)
+    assert slow in source.to_recall()
+    source.gave_back(slow, GivenBack(1))
+    assert source.take().chunk.count == 4
+
+
 def test_rows_may_be_added_while_it_is_open():
     source = Dispatcher(0, Chunker(2, fixed=2), open=True)
     assert source.take() is None

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from operator import mul
 from typing import NamedTuple
 
 import attrs
@@ -130,6 +129,7 @@ class Dispatcher:
     _for_themselves: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows beside which nothing may run
     _had_all: set[int] = attrs.field(factory=set, init=False)  # rows that have run so
     _tried: dict[int, list[Failure]] = attrs.field(factory=dict, init=False)  # how rows failed that are tried again
+    _shares: int = attrs.field(default=0, init=False)  # to be sent before anything returns
     _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
     _trust: bool = attrs.field(default=True, init=False)
@@ -175,11 +175,22 @@ class Dispatcher:
             return self._fly(chunk._replace(stop=chunk.start + min(size, chunk.count)))
         if self._next < self.total:
             start = self._next
-            size = self.chunker.size(self.total - start + self.expected)
+            size = max(self._share(), self.chunker.size(self.total - start + self.expected))
             train = self._train(size) if in_trains else 1
             self._next = min(self.total, start + size * train)
             return self._fly(Chunk(start, self._next), size if train > 1 else 0)
         return None
+
+    def _share(self) -> int:
+        """Return how many rows the next slot gets if each has its share at once; 0 if they are not sent so."""
+        unsent = self.total - self._next
+        if not self.active:
+            self._shares = self.chunker.slots if self.chunker.can_share(unsent) else 0
+        if not self._shares:
+            return 0
+        share = -(-unsent // self._shares)
+        self._shares -= 1
+        return share
 
     def take_for_itself(self) -> Flight | None:
         """Return a row beside which nothing may run, if there is one."""
@@ -234,7 +245,8 @@ class Dispatcher:
         """A part of a flight has come; return what was taken of it."""
         self._starts_failed = 0.0
         self._trust = True
-        seconds = sum(map(mul, part.seconds, part.counts))
+        self._shares = 0
+        seconds = self.chunker.learn_times(part.seconds, part.counts)
         self.chunker.learn(part.count, seconds, part.size)
         count = min(part.count, flight.limit - part.first)
         if flight not in self._flights or count <= 0:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.engine.columns import Pset, psets_of
-from paramsurvey.engine.dispatcher import Lost, Taken
+from paramsurvey.engine.dispatcher import Lost, Taken, cut_out
 from paramsurvey.engine.records import ChunkRows, Failure, Part
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import PsetSource
@@ -257,16 +257,6 @@ class Asked:
         from paramsurvey.tables import concatenated
 
         return concatenated([self.slice(row, row + 1) for row in rows.tolist()])
-
-
-def cut_out(part: Part, start: int, stop: int) -> Part:
-    """Return the rows `start` up to `stop` of a part, counted from its beginning."""
-    first = part.first + start
-    failures = [(row, failure) for row, failure in part.failures if first <= row < part.first + stop]
-    before = start - sum(row < first for row, _ in part.failures)
-    answers = slice(before, before + stop - start - len(failures))
-    columns = [column[answers] for column in part.columns]
-    return part._replace(first=first, count=stop - start, columns=columns, failures=failures)
 
 
 def seconds_of(part: Part, start: int) -> Iterator[float]:

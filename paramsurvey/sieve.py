@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 
 from paramsurvey.engine.columns import DETAILS
-from paramsurvey.engine.dispatcher import Lost, Taken
+from paramsurvey.engine.dispatcher import Lost, Taken, cut_out
 from paramsurvey.engine.records import ChunkRows, Failure, Part
 from paramsurvey.flow import Arrivals, Direct, Feed
 from paramsurvey.journal.format import KEY_BYTES
@@ -202,7 +202,7 @@ class Sieve:
         """Yield what has come back, slab by slab."""
         for slab, first, stop in self._cuts(taken.start, taken.start + taken.part.count):
             start = slab.start + first - taken.start
-            piece, lost = cut_out(taken, start, start + stop - first)
+            piece, lost = share_of(taken, start, start + stop - first)
             lost = [attrs.evolve(one, row=self.number(one.row)) for one in lost]
             if slab.numbers is None:
                 yield Taken(slab.first + first, piece, lost)
@@ -257,18 +257,14 @@ def portable(table: Table) -> tuple[Any, list[Any]]:
     return table.keys, table.rows(0, table.count, 1).columns
 
 
-def cut_out(taken: Taken, start: int, stop: int) -> tuple[Part, list[Lost]]:
+def share_of(taken: Taken, start: int, stop: int) -> tuple[Part, list[Lost]]:
     """Return the rows `start` up to `stop` of what has come, counted from its beginning; the first has the times."""
-    part = taken.part
-    if stop - start == part.count:
-        return part, taken.lost
-    first, last = part.first + start, part.first + stop
-    before = start - sum(row < first for row, _ in part.failures)
-    failures = [(row, failure) for row, failure in part.failures if first <= row < last]
-    answers = slice(before, before + stop - start - len(failures))
-    times = (part.seconds, part.counts, part.raw_stats) if not start else ((), (), {})
-    lost = [one for one in taken.lost if taken.start + start <= one.row < taken.start + stop]
-    return Part(first, stop - start, part.keys, [column[answers] for column in part.columns], failures, *times), lost
+    if stop - start == taken.part.count:
+        return taken.part, taken.lost
+    piece = cut_out(taken.part, start, stop)
+    if start:
+        piece = piece._replace(seconds=(), counts=(), raw_stats={})
+    return piece, [one for one in taken.lost if taken.start + start <= one.row < taken.start + stop]
 
 
 def spread(part: Part, numbers: Any) -> Part:

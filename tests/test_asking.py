@@ -26,8 +26,8 @@ from test_failures_driver import HEAD, program  # noqa: F401 - a fixture
 
 import paramsurvey
 from paramsurvey import MapResults, Pipeline
-from paramsurvey.asking import Asked, cut_out, seconds_of
-from paramsurvey.engine.dispatcher import Lost, Taken
+from paramsurvey.asking import Asked, seconds_of
+from paramsurvey.engine.dispatcher import Lost, Taken, cut_out
 from paramsurvey.engine.records import Failure, Part
 from paramsurvey.errors import StageError, StageFailed, SurveyStopped, WorkerStartError
 from paramsurvey.psets import psets_of_user

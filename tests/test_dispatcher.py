@@ -17,7 +17,7 @@ from paramsurvey.engine.dispatcher import (
     MOST_STARTS,
     Dispatcher,
     Lost,
-    trimmed,
+    cut_out,
 )
 from paramsurvey.engine.records import (
     Died,
@@ -459,9 +459,9 @@ def test_rows_may_be_added_while_it_is_open():
     assert not source.done
 
 
-def test_a_part_is_trimmed_with_its_failures():
+def test_a_part_is_cut_with_its_failures():
     whole = part(3, 5, [(4, RAISED), (7, WRONG)])
-    assert trimmed(whole, 3) == part(3, 3, [(4, RAISED)])._replace(counts=whole.counts)
+    assert cut_out(whole, 0, 3) == part(3, 3, [(4, RAISED)])._replace(counts=whole.counts)
 
 
 # Everything at random

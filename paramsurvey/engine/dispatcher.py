@@ -92,7 +92,7 @@ class Lost:
 class Taken(NamedTuple):
     """What the dispatcher took of a part: finished rows, and rows that are lost for good.
 
-    `part` is trimmed to the rows that were taken. Its failures are those in `lost` and those that are tried again.
+    `part` has only the rows that were taken. Its failures are those in `lost` and those that are tried again.
     """
 
     start: int  # the row of the stage at which the part begins
@@ -251,7 +251,7 @@ class Dispatcher:
         count = min(part.count, flight.limit - part.first)
         if flight not in self._flights or count <= 0:
             return None
-        part = part if count == part.count else trimmed(part, count)
+        part = part if count == part.count else cut_out(part, 0, count)
         start = flight.chunk.start + part.first
         self.active -= part.first + count - flight.returned
         flight.returned = part.first + count
@@ -402,8 +402,11 @@ class Dispatcher:
         return tuple(self._tried.get(row, ()))
 
 
-def trimmed(part: Part, count: int) -> Part:
-    """Return the first `count` rows of a part."""
-    failures = [(row, failure) for row, failure in part.failures if row < part.first + count]
-    answers = count - len(failures)
-    return part._replace(count=count, columns=[column[:answers] for column in part.columns], failures=failures)
+def cut_out(part: Part, start: int, stop: int) -> Part:
+    """Return the rows `start` up to `stop` of a part, counted from its beginning; the times are those of the whole."""
+    first, last = part.first + start, part.first + stop
+    failures = [(row, failure) for row, failure in part.failures if first <= row < last]
+    before = start - sum(row < first for row, _ in part.failures)
+    answers = slice(before, before + stop - start - len(failures))
+    columns = [column[answers] for column in part.columns]
+    return part._replace(first=first, count=stop - start, columns=columns, failures=failures)

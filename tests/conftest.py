@@ -26,6 +26,14 @@ def wait_until(condition: Callable[[], object], seconds: float = 10.0, what: str
         time.sleep(0.005)
 
 
+def unmeasured(**more: str) -> dict[str, str]:
+    """Return all of the environment but what measures coverage, for programs that are ended at any moment.
+
+    Its lock stays locked if an interrupt strikes while it is held.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")} | more
+
+
 def is_running(process: psutil.Process) -> bool:
     """Tell whether a process has neither ended nor is a mere entry in the process table."""
     try:

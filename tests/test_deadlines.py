@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
-from conftest import marked, wait_until
+from conftest import marked, unmeasured, wait_until
 from test_loop import Driven
 from test_session import QUIET, _own_folder, psets_of, session  # noqa: F401 - fixtures
 
@@ -124,7 +124,11 @@ def program(tmp_path):
 
     def start(*arguments):
         program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, *arguments],
+            cwd=tmp_path,
+            env=unmeasured(),
+            stdout=subprocess.PIPE,
+            text=True,
         )
         started.append(program)
         assert program.stdout.readline() == "running\n"

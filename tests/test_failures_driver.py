@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import is_running, marked, wait_until
+from conftest import is_running, marked, unmeasured, wait_until
 
 pytestmark = pytest.mark.timeout(20, method="signal")
 
@@ -69,17 +69,12 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
             cwd=folder,
-            env=self.environment() | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])},
+            env=unmeasured(PYTHONPATH=os.pathsep.join([str(tests.parent), str(tests)])),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
-
-    @staticmethod
-    def environment() -> dict[str, str]:
-        """Everything but what measures coverage, whose lock stays locked if an interrupt strikes while it is held."""
-        return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
 
     def lines(self, count: int) -> list[str]:
         assert self.process.stdout is not None

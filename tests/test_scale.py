@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import paramsurvey.engine.dispatcher
+
 ROOT = Path(__file__).resolve().parents[1]
-ENGINE = str(ROOT / "paramsurvey" / "engine")
+ENGINE = str(Path(paramsurvey.engine.dispatcher.__file__).parent)  # of the one that is installed
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ Evaluations of 2 ms take longer than that, and the more so the busier the machin
 in the same rounds: two bare processes do their halves of all rounds, one after the other without a pause. The same two
 processes with a loop by hand, that is two messages out and two back in every round, are the floor for everybody.
 
-Best of 10 on two cores, in ms per round beyond the evaluations: bare processes 0.1, we 2.4, `ProcessPoolExecutor` 2.6,
-`Pool.map` 3.3 and 2.0 with chunks of 1. A third of ours is the first round, in which nobody knows how long evaluations
+Medians on two cores, in ms per round beyond the evaluations: bare processes 0.3, we 1.9, `ProcessPoolExecutor` 1.9,
+`Pool.map` 3.7, and 2.8 with chunks of 1. A third of ours is the first round, in which nobody knows how long evaluations
 take (3 ms of waiting between its chunks), and the beginning and end of a search (5 ms). From the second round on, each
 slot has one chunk, and waits 1.1 to 1.3 ms from its last evaluation to the next: 0.3 for processes to wake up, 0.4 for
 parts to be read and sorted, 0.4 for the search itself, with its trace, and 0.2 to send the next chunks.

@@ -556,7 +556,7 @@ def test_the_results_of_a_stream_may_be_looked_at_while_it_runs(session):
         if place in (10, 50):
             looks.append(stream.results)
     assert len(looks[0]["half"]) <= len(looks[1]["half"]) < len(stream.results["half"]) == 100
-    assert all(look.lineage(0) == {"psets": [{"n": look.results["n"][0]}]} for look in looks)
+    assert all(look.lineage(0) == {"psets": [{"n": look.results["n"].iloc[0]}]} for look in looks)
 
 
 @pytest.mark.parametrize(

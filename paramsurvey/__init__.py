@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
     from paramsurvey.errors import Interrupted, ParamsurveyError
     from paramsurvey.greedy_results import GreedyResults
-    from paramsurvey.journal.reading import explain, open_journal
+    from paramsurvey.journal.explaining import explain
+    from paramsurvey.journal.reading import open_journal
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans import Plan
     from paramsurvey.progress import MapProgress
@@ -70,7 +71,7 @@ __all__ = [
 
 _MODULES = frozenset({"errors", "params", "stages", "stats", "testing", "utils", "workers"})
 _HOMES = {
-    "explain": "journal.reading",
+    "explain": "journal.explaining",
     "open_journal": "journal.reading",
     "GreedyResults": "greedy_results",
     "Interrupted": "errors",

@@ -29,9 +29,14 @@ What cannot be seen
 - what a name built at run time stands for: ``getattr(thing, "sc" + "ale")``, ``importlib.import_module(name)``
 - functions that arrive in psets, or in what a worker reads from files (``depends=``, ``version=`` are for those);
   those in ``user_kwargs`` are seen
-- what libraries do, C extensions, environment variables, other programs
-- the state of what has none that can be compared: open files, locks, generators, random number generators; they are
-  named in `CodePrint.not_covered`
+- what libraries do, environment variables, other programs
+
+and, which is named in `CodePrint.not_covered`:
+
+- C extensions of the user's own
+- what ``eval``, ``exec`` and ``import_module`` find
+- the state of what has none that can be compared: open files, locks, generators, random number generators
+- functions whose source is not found, or is not what runs: their bytecode counts, which also changes if nothing does
 
 The user's own code is what is not in the standard library, not installed (in ``site-packages`` or ``dist-packages``;
 what is installed as editable is the user's), and not paramsurvey.
@@ -55,6 +60,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 from itertools import chain
 from types import (
     BuiltinFunctionType,
@@ -91,7 +97,7 @@ class CodePrint:
     libraries : mapping of str to str
         The versions of Python and of the installed distributions that it uses.
     not_covered : tuple of str
-        What it uses that cannot be compared, with the reason.
+        What it uses that cannot be compared, or not well, with the reason.
 
     Examples
     --------
@@ -220,6 +226,10 @@ _OF_MODULES = frozenset(
 )
 """What every module has, and says only where it is."""
 
+_COMPILED = tuple(EXTENSION_SUFFIXES)
+_FINDERS = frozenset({"__import__", "eval", "exec"})
+_NO_SOURCE = "it was not found, or is not what runs; the bytecode counts, which also changes if nothing else does"
+
 _FACTS = (
     *("name", "default", "default_factory", "factory", "validator", "converter", "init", "eq", "order", "hash"),
     *("compare", "kw_only", "alias", "on_setattr", "takes_self"),
@@ -314,6 +324,8 @@ class _Walk:
     def _look_into(self, func: FunctionType, part: str, where: str) -> None:
         code, module = func.__code__, func.__globals__
         source = _source_of(code, module)
+        if source is None and code.co_filename != "<string>":  # what was generated has none
+            self.not_covered[f"the source in {os.path.basename(code.co_filename)}: {_NO_SOURCE}"] = None
         self.parts[part] = _digest(*(_definition_bytes(source) if source else _code_bytes(code)))
         for name, value in self._defaults(func):
             self._value(f"default {name} of {where}", value)
@@ -325,6 +337,7 @@ class _Walk:
         for path in _reached(code):
             if path.module is None:
                 self._global(module, path.names)
+                self._note_finder(path.names, module, where)
             else:
                 self._imported(path, module.get("__package__") or "", where)
         for names in _decorators(source):
@@ -378,6 +391,11 @@ class _Walk:
         elif f"constant {label}" not in self.parts:
             self._value(f"constant {label}", value)
 
+    def _note_finder(self, names: tuple[str, ...], module: Mapping[str, Any], where: str) -> None:
+        is_builtin = names[0] in _FINDERS and names[0] not in module
+        if is_builtin or names[-1] == import_module.__name__:
+            self.not_covered[f"what {names[-1]}() finds in {where}: it is known only when it runs"] = None
+
     # Classes
 
     def _class(self, kind: type) -> str:
@@ -413,6 +431,8 @@ class _Walk:
         kind = type(value)
         if is_atomic(kind):
             return typed_bytes(value)
+        if callable(value) or isinstance(value, ModuleType):
+            self._note_if_compiled(value)
         if isinstance(value, FunctionType) and _is_users_function(value):
             return self._code_met(self._function(value))
         if isinstance(value, type):
@@ -505,6 +525,18 @@ class _Walk:
     def _refused(self, value: Any, why: str) -> bytes:
         self.not_covered[f"the {type(value).__name__} in {self._place}: {why}"] = None
         return b"not covered"
+
+    def _note_if_compiled(self, value: Any) -> None:
+        """Take note of a C extension that is the user's, and of the library of a compiled function."""
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        module = sys.modules.get(name) if isinstance(name, str) else None
+        file = getattr(module, "__file__", None) or ""
+        if not file.endswith(_COMPILED):
+            return
+        if _is_users_file(file):
+            self.not_covered[f"the C extension {name}: its code cannot be read (depends= takes the module)"] = None
+        else:
+            self._note_library(name)
 
     # Books
 
@@ -641,6 +673,21 @@ def _import_if_users(name: str) -> ModuleType | None:
         raise ModuleNotFoundError(f"there is no module {name!r} here")
     places = [top.origin] if top.origin else list(top.submodule_search_locations or ())
     return import_module(name) if any(map(_is_users_file, places)) else None
+
+
+def version_of(module: ModuleType) -> str | None:
+    """Return the version of what a module was installed with, None if it is the user's own code.
+
+    Examples
+    --------
+    >>> import sys
+    >>> version_of(sys) == platform.python_version()
+    True
+    """
+    top = module.__name__.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return platform.python_version()
+    return None if _is_users(getattr(module, "__file__", None), module.__name__) else _distribution(top)[1]
 
 
 def _versions(packages: set[str]) -> dict[str, str]:

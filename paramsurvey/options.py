@@ -22,7 +22,7 @@ import os
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any, Final, Literal
 
 import attrs
@@ -284,13 +284,13 @@ def function(value: Any) -> Callable[..., Any]:
     return value  # type: ignore[no-any-return]  # callable() says that it is one, but not of what
 
 
-@kind("the path of a file, or a list of such paths")
-def files(value: Any) -> tuple[str, ...]:
+@kind("the path of a file, a module, or a list of such")
+def files_and_modules(value: Any) -> tuple[str | ModuleType, ...]:
     several = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    paths = tuple(map(os.fsdecode, several))
-    if not all(paths):
+    found = tuple(each if isinstance(each, ModuleType) else os.fsdecode(each) for each in several)
+    if not all(found):
         raise ValueError
-    return paths
+    return found
 
 
 @kind("an open text stream (something with write())")
@@ -435,7 +435,9 @@ class Options:
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
     journal: str | None = option(None, file_path, "the file that remembers finished psets")
     version: str | None = option(None, text, "your own mark of what answers mean; others in the journal are stale")
-    depends: tuple[str, ...] = option((), files, "files whose content the answers depend on")
+    depends: tuple[str | ModuleType, ...] = option(
+        (), files_and_modules, "files whose content, and modules whose version, the answers depend on"
+    )
     retry_failed: bool = option(True, truth, "whether psets are tried again that have failed by the journal")
     multiprocessing: dict[str, Any] = option({}, settings, "settings that only the multiprocessing backend reads")
     ray: dict[str, Any] = option({}, settings, "settings that only the Ray backend reads")

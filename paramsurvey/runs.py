@@ -260,8 +260,8 @@ class Run:
             self._ledgers = Ledgers(self.journal, say) if is_usable else None
             yield
 
-    def _say_of_journal(self, text: str) -> None:
-        self.tell(JournalSpoke(text))
+    def _say_of_journal(self, text: str, verbose: int = 1) -> None:
+        self.tell(JournalSpoke(text, verbose))
 
     @property
     def surveys(self) -> list[Survey]:

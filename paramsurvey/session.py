@@ -12,11 +12,11 @@ import os
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend, Placing, what_it_lacks
+from paramsurvey.closing import Closing
 from paramsurvey.errors import BackendError, OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from paramsurvey.survey import Survey
 
 
-class Session:
+class Session(Closing):
     """A backend, options and observers that surveys share.
 
     Parameters
@@ -69,14 +69,6 @@ class Session:
             if self._options.verbose:
                 say(text)
         atexit.register(self.close)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def backend(self) -> str:
@@ -300,7 +292,7 @@ class Session:
             raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
 
 
-class _Rows:
+class _Rows(Closing):
     """An iterator over the rows of something that runs; leaving the loop, or closing it, ends what is still running."""
 
     def __init__(self, session: Session, run: Run) -> None:
@@ -334,14 +326,6 @@ class _Rows:
             with self._running.interruptible():
                 self._rows = next(self._taken)
         return row
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def progress(self) -> MapProgress:
@@ -642,8 +626,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         ``version`` and ``depends``, are taken from it (`paramsurvey.journal`).
     version : str, optional
         Your own mark of what the answers mean: those in the journal with another one are stale.
-    depends : str, path or several, optional
-        Files whose content the answers depend on.
+    depends : str, path, module or several, optional
+        Files whose content the answers depend on; and modules: if one is installed, by its version, else by its file.
     retry_failed : bool, default True
         Whether psets that have failed, by the journal, are tried again.
     group_size : int, optional

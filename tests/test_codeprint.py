@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import importlib.util
 import json
 import linecache
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -180,6 +182,8 @@ def test_a_script_on_standard_input_has_a_print_that_comments_do_not_change(proj
     ):
         assert printed(VERSIONS[edit]["survey.py"]) == before, edit
     assert printed(VERSIONS["worker body"]["survey.py"]) != before
+    told = run("-", folder=project, text=PROJECT["survey.py"] + SHOW.replace("digest", "not_covered"))
+    assert told.startswith("('the source in <stdin>: it was not found, or is not what runs; the bytecode counts")
 
 
 # In this process
@@ -344,6 +348,58 @@ def test_an_open_file_is_named(tmp_path):
     assert text.startswith("the TextIOWrapper in closure value file of ")
 
 
+def finds_by_eval(pset, system, user):
+    return {"y": eval(pset["expression"])}
+
+
+def finds_by_import(pset, system, user):
+    return {"y": importlib.import_module(pset["module"])}
+
+
+def names_an_eval(pset, system, user):
+    return {"y": pd.DataFrame(pset).eval("a + b")}
+
+
+def test_what_is_found_only_when_it_runs_is_named():
+    assert code_print(finds_by_eval).not_covered == (
+        "what eval() finds in test_codeprint.finds_by_eval: it is known only when it runs",
+    )
+    assert code_print(finds_by_import).not_covered == (
+        "what import_module() finds in test_codeprint.finds_by_import: it is known only when it runs",
+    )
+    assert code_print(names_an_eval).not_covered == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from users import _json\ndef worker(p, s, u):\n    return {'y': _json.scanstring(p['x'], 1)}\n",
+        "from users._json import scanstring\ndef worker(p, s, u):\n    return {'y': scanstring(p['x'], 1)}\n",
+        "def worker(p, s, u):\n    from users._json import scanstring\n    return {'y': scanstring(p['x'], 1)}\n",
+    ],
+    ids=["by its module", "by its name", "inside"],
+)
+def test_a_c_extension_of_the_users_own_is_named(tmp_path, text):
+    compiled = importlib.util.find_spec("_json").origin
+    (tmp_path / "users").mkdir()
+    shutil.copy(compiled, tmp_path / "users")
+    (tmp_path / "late.py").write_text(text)
+    show = (
+        "from late import worker\nfrom paramsurvey.codeprint import code_print\nprint(*code_print(worker).not_covered)"
+    )
+    told = run("-c", show, folder=tmp_path)
+    assert told == "the C extension users._json: its code cannot be read (depends= takes the module)\n"
+
+
+def test_the_library_of_a_compiled_function_is_noted():
+    found = code_print(lambda pset, system, user: {"y": compiled_function(pset["x"])})
+    assert "numpy" in found.libraries
+    assert found.not_covered == ()
+
+
+compiled_function = np.dot
+
+
 def counting(data):
     return lambda pset, system, user: {"y": len(data)}
 
@@ -425,6 +481,8 @@ def test_a_source_that_was_edited_since_it_was_loaded_is_not_believed():
     runs_old = compiled(text, "<edited>", lines=text.replace("1", "2"))
     runs_new = compiled(text.replace("1", "2"), "<new>", lines=text.replace("1", "2"))
     assert code_print(runs_old).digest != code_print(runs_new).digest
+    assert "the source in <edited>: it was not found, or is not what runs" in code_print(runs_old).not_covered[0]
+    assert code_print(runs_new).not_covered == ()
 
 
 def test_the_library_of_a_constant_is_noted():

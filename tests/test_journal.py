@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
@@ -15,7 +17,9 @@ from test_exactness import answer_of_row, assert_shown_exactly, identical_rows, 
 
 import paramsurvey
 from paramsurvey import Pipeline, workers
+from paramsurvey.codeprint import CodePrint
 from paramsurvey.errors import OptionError, StageError, SurveyStopped
+from paramsurvey.journal import ledger, prints
 from paramsurvey.stages.base import Ask
 
 
@@ -251,16 +255,85 @@ def noted_free_half(pset, system_kwargs, user_kwargs):
     return {"half": pset["square"] / 2 + pset["k"]}
 
 
-def test_another_version_of_a_library_is_told_and_not_acted_on(tmp_path, monkeypatch, capsys):
-    from paramsurvey.codeprint import CodePrint
-    from paramsurvey.journal import ledger
-
-    for version in ("1.0", "1.1", "1.1"):
-        monkeypatch.setattr(ledger, "code_print", lambda worker, v=version: CodePrint({"worker": "x"}, {"numpy": v}))
+def test_another_version_of_a_library_is_told_once_and_not_acted_on(tmp_path, monkeypatch, capsys):
+    found = []
+    for version in ("1.0", "1.1", "1.1", "1.0"):
+        code = CodePrint({"worker": "x"}, {"numpy": version})
+        monkeypatch.setattr(ledger, "code_print", lambda worker, user_kwargs, code=code: code)
         with paramsurvey.Session(backend="serial", verbose=1, pslogger_fd=Nowhere()) as session:
             known = session.map(square, GRID, journal=tmp_path / "j").progress.from_journal
-        told = "since rows in the journal were computed, numpy 1.0 is 1.1 now; they are used" in capsys.readouterr().err
-        assert (known, told) == {"1.0": (0, False), "1.1": (60, not known or told)}[version]
+        told = [line for line in capsys.readouterr().err.splitlines() if "since rows in the journal" in line]
+        found.append((known, *told))
+    how = "paramsurvey: square: since rows in the journal were computed, numpy {} is {} now; they are used all the same"
+    how += " (a module in depends= makes rows of other versions of it stale)"
+    assert found == [(0,), (60, how.format("1.0", "1.1")), (60,), (60, how.format("1.1", "1.0"))]
+    assert "numpy 1.0 is 1.1" not in paramsurvey.explain(tmp_path / "j", GRID[0]).text  # it is 1.0 again
+
+
+def test_a_version_that_is_asked_for_makes_rows_stale(serial, tmp_path, monkeypatch):
+    def taken(**options):
+        return serial.map(square, GRID, journal=tmp_path / "j", **options).progress.from_journal
+
+    assert [taken(depends=np), taken(depends=[np]), taken()] == [0, 60, 0]
+    monkeypatch.setattr(prints, "version_of", lambda module: "0.1")
+    assert [taken(depends=np), taken()] == [0, 60]
+    monkeypatch.setattr(prints, "version_of", lambda module: "0.2")
+    assert taken(depends=np) == 0
+    assert paramsurvey.explain(tmp_path / "j", {"n": 1, "k": 1}).reasons == ("module numpy changed from 0.1 to 0.2",)
+
+
+def test_a_module_of_the_users_own_counts_by_its_file(serial, tmp_path, monkeypatch):
+    def taken():
+        return serial.map(square, GRID, journal=tmp_path / "j", depends=[own]).progress.from_journal
+
+    (tmp_path / "own_module.py").write_text("A = 1")
+    (tmp_path / "own_folder").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module("own_module")
+    assert [taken(), taken()] == [0, 60]
+    (tmp_path / "own_module.py").write_text("A = 2")
+    assert [taken(), taken()] == [0, 60]
+    own = importlib.import_module("own_folder")
+    with pytest.raises(OptionError, match=r"depends=<module 'own_folder'.*>: it is not installed and has no file"):
+        taken()
+    for name in ("own_module", "own_folder"):
+        del sys.modules[name]
+
+
+# What cannot be seen
+
+
+def opaque(pset, system_kwargs, user_kwargs):
+    return {"y": eval(str(pset["n"]))}
+
+
+SEEN_ONLY_WHEN_IT_RUNS = "what eval() finds in test_journal.opaque: it is known only when it runs"
+
+
+def test_what_cannot_be_seen_is_written_into_the_journal_and_shown(serial, tmp_path):
+    for n in (3, 4):
+        serial.map(opaque, [{"n": n}], journal=tmp_path / "j")
+        serial.map(square, [{"n": n}], journal=tmp_path / "j")
+    with paramsurvey.open_journal(tmp_path / "j") as journal:
+        assert journal.stages["not_covered"].tolist() == [(SEEN_ONLY_WHEN_IT_RUNS,), ()]
+        for what in ({"n": 3}, 0, "opaque"):
+            why = paramsurvey.explain(journal, what, stage="opaque")
+            assert why.not_covered == (SEEN_ONLY_WHEN_IT_RUNS,)
+            assert f"a change of this is not noticed:\n  {SEEN_ONLY_WHEN_IT_RUNS}" in why.text
+        assert paramsurvey.explain(journal, "square").not_covered == ()
+    assert serial.map(opaque, [{"n": 3}], journal=tmp_path / "j").progress.from_journal == 1  # nobody acts on it
+
+
+@pytest.mark.parametrize(("verbose", "on_terminal"), [(1, 0), (2, 1)])
+def test_what_cannot_be_seen_is_told_once_in_the_log_and_to_who_wants_to_know(tmp_path, capsys, verbose, on_terminal):
+    prefix = str(tmp_path / "log")
+    pipeline = Pipeline().map(opaque).map(opaque, name="again", after="psets").map(square, after="psets")
+    with paramsurvey.Session(backend="serial", verbose=verbose, pslogger_prefix=prefix) as session:
+        session.run(pipeline, [{"n": 3}], journal=tmp_path / "j")
+    (log,) = tmp_path.glob("log*")
+    told = f"opaque: nobody notices if this changes, and rows of before are used: {SEEN_ONLY_WHEN_IT_RUNS} (version="
+    assert log.read_text().count("nobody notices") == log.read_text().count(told) == 1
+    assert capsys.readouterr().err.count(told) == on_terminal
 
 
 # What failed

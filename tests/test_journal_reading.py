@@ -12,7 +12,7 @@ from journal_workers import fails_at_odd, parity, square
 
 import paramsurvey
 from paramsurvey import Pipeline
-from paramsurvey.errors import JournalError
+from paramsurvey.errors import JournalError, OptionError
 from paramsurvey.journal import format as journal_format
 from paramsurvey.journal.format import HEAD_BYTES, Kind, records
 
@@ -368,6 +368,46 @@ def test_a_value_of_another_type_is_told_also_if_it_is_the_only_one(session, tmp
     session.map(square, PSETS, journal=tmp_path / "j")
     why = paramsurvey.explain(tmp_path / "j", {"n": 7.0})
     assert (why.verdict, why.reasons) == ("unknown", ("parameter 'n' is 7.0, and was 7 (float, and not int)",))
+
+
+def test_equal_psets_are_explained_one_by_one(session, tmp_path):
+    session.map(square, [{"n": 7}] * 2, journal=tmp_path / "j")
+    session.map(square, [{"n": 7}] * 2, journal=tmp_path / "j", version="2")
+    session.map(square, [{"n": 7}] * 3, journal=tmp_path / "j")
+    first = paramsurvey.explain(tmp_path / "j", {"n": 7})
+    assert first == paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=1)
+    verdicts = [paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=each).verdict for each in (1, 2, 3, 4)]
+    assert verdicts == ["taken", "taken", "computed", "unknown"]
+    assert [paramsurvey.explain(tmp_path / "j", row).verdict for row in (0, 1, 2)] == ["taken", "taken", "computed"]
+    assert first.text.endswith("\n(there are 3 such psets; occurrence= says which one is meant)")
+    assert "such psets" not in paramsurvey.explain(tmp_path / "j", 1).text
+    third = paramsurvey.explain(tmp_path / "j", {"n": 7, "square": 49}, occurrence=3).text
+    assert third.startswith("{'n': 7} (occurrence 3) of stage 'square' was computed at ")
+    fourth = paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=4).text
+    assert "(occurrence 4) of stage 'square' was never finished: there were not so many such psets" in fourth
+    session.map(square, [{"n": 7}], journal=tmp_path / "j", version="2")
+    verdicts = [paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=each).verdict for each in (1, 2, 3)]
+    assert verdicts == ["taken", "taken", "stale"]
+
+
+@pytest.mark.parametrize("occurrence", [0, -1, 1.0, True, None, "2"])
+def test_an_occurrence_has_to_be_a_number_from_one_on(session, tmp_path, occurrence):
+    session.map(square, PSETS, journal=tmp_path / "j")
+    with pytest.raises(OptionError, match=rf"explain\(occurrence={occurrence!r}\): it must be a whole number, 1 for"):
+        paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=occurrence)
+
+
+def test_what_is_missing_is_told_also_if_its_psets_cannot_be_unpickled(session, tmp_path):
+    def fails(pset, system_kwargs, user_kwargs):
+        raise ValueError
+
+    session.map(fails, [{"value": Opaque(1)}], journal=tmp_path / "j")
+    Opaque.broken = True
+    try:
+        with paramsurvey.open_journal(tmp_path / "j") as journal:
+            assert journal.missing()["_exception"].tolist() == ["ValueError()"]
+    finally:
+        Opaque.broken = False
 
 
 def test_a_failed_row_says_how_it_failed(session, tmp_path):

@@ -14,9 +14,9 @@ import pickle
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, Protocol
 
 import attrs
 import numpy as np
@@ -40,7 +40,13 @@ CACHED_BYTES: Final = 32 << 20
 
 MOST_DAMAGES_TOLD: Final = 3
 
-Say: TypeAlias = Callable[[str], None]
+
+class Say(Protocol):
+    """Tells the user something: in the log file, and on a terminal from a certain ``verbose`` on."""
+
+    def __call__(self, text: str, verbose: int = 1, /) -> None:
+        """Tell."""
+        ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -266,6 +272,7 @@ class Ledger:
         before = contents.stages.get(self._stage)
         data = None if before is None else self.journal.file.text(before)
         self._tell_of_libraries(data)
+        self._tell_of_what_is_not_covered()
         is_known = data == self.print.as_dict()
         self.journal.write(self.say, Kind.STAGE, self._stage, text=b"" if is_known else as_text(self.print.as_dict()))
 
@@ -273,7 +280,15 @@ class Ledger:
         if data is not None and (changed := changes_of_libraries(StagePrint.of_dict(data), self.print)):
             self.say(
                 f"{self.print.name}: since rows in the journal were computed, {', '.join(changed)}; they are used all "
-                "the same (version= makes them stale)"
+                "the same (a module in depends= makes rows of other versions of it stale)"
+            )
+
+    def _tell_of_what_is_not_covered(self) -> None:
+        if self.print.not_covered:
+            self.say(
+                f"{self.print.name}: nobody notices if this changes, and rows of before are used: "
+                f"{'; '.join(self.print.not_covered)} (version= and depends= are for that)",
+                2,
             )
 
     # Reading

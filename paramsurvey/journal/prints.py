@@ -1,7 +1,8 @@
 """The print of a stage: what its answers depend on beside the psets. Rows of another print are another stage's.
 
 It is made of the worker's code and that in ``user_kwargs`` (`paramsurvey.codeprint`), the values in the user's
-``user_kwargs``, the survey's seed, ``version=`` and the content of the files in ``depends=``. The name of the stage is
+``user_kwargs``, the survey's seed, ``version=``, the content of the files in ``depends=`` and the versions of the
+modules there. The name of the stage is
 not part of it, nor is anything that decides only how and where it is computed.
 """
 
@@ -9,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import attrs
 import numpy as np
 
 from paramsurvey.callables import worker_name
-from paramsurvey.codeprint import CodePrint
+from paramsurvey.codeprint import CodePrint, version_of
 from paramsurvey.errors import OptionError
 from paramsurvey.fingerprint import typed_bytes
 from paramsurvey.options import Options
@@ -35,12 +37,15 @@ class StagePrint:
         A digest, or the value itself where it is short, by what it is of.
     libraries : mapping of str to str
         The versions of the libraries that the worker uses; told if they change, and not part of the print.
+    not_covered : tuple of str
+        What the worker uses that cannot be compared, so that nobody notices if it changes; told, and not part of it.
     """
 
     name: str
     worker: str
     parts: Mapping[str, str]
     libraries: Mapping[str, str]
+    not_covered: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -54,12 +59,13 @@ class StagePrint:
             "worker": self.worker,
             "parts": dict(self.parts),
             "libraries": dict(self.libraries),
+            "not_covered": list(self.not_covered),
         }
 
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> StagePrint:
-        """Return what `as_dict` was made of."""
-        return cls(data["name"], data["worker"], data["parts"], data["libraries"])
+        """Return what `as_dict` was made of, also by a paramsurvey that did not note what is not covered."""
+        return cls(data["name"], data["worker"], data["parts"], data["libraries"], tuple(data.get("not_covered", ())))
 
 
 def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> StagePrint:
@@ -76,9 +82,12 @@ def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> St
     parts |= _parts_of_kwargs(options.user_kwargs)
     parts["seed"] = str(options.seed)
     parts["version"] = repr(options.version)
-    for path in options.depends:
-        parts[f"file {path}"] = _content(path)
-    return StagePrint(name, worker_name(worker), parts, dict(code.libraries))
+    for each in options.depends:
+        if isinstance(each, ModuleType):
+            parts[f"module {each.__name__}"] = _version_or_content(each)
+        else:
+            parts[f"file {each}"] = _content(each)
+    return StagePrint(name, worker_name(worker), parts, dict(code.libraries), code.not_covered)
 
 
 def changes(old: StagePrint, new: StagePrint) -> list[str]:
@@ -103,8 +112,13 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
         elif name not in old:
             yield f"{name} is new"
         elif old[name] != new[name]:
-            shown = f" from {old[name]} to {new[name]}" if name in ("seed", "version") else ""
+            shown = f" from {old[name]} to {new[name]}" if _is_shown(name) else ""
             yield f"{name} changed{shown}"
+
+
+def _is_shown(name: str) -> bool:
+    """Tell whether a part is the value itself, and no digest."""
+    return name in ("seed", "version") or name.startswith("module ")
 
 
 def _parts_of_kwargs(user_kwargs: Any) -> dict[str, str]:
@@ -130,3 +144,12 @@ def _content(path: str) -> str:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as exc:
         raise OptionError(f"depends={path!r}: the file cannot be read: {exc.strerror}") from exc
+
+
+def _version_or_content(module: ModuleType) -> str:
+    version = version_of(module)
+    if version is not None:
+        return version
+    if module.__file__ is None:
+        raise OptionError(f"depends={module!r}: it is not installed and has no file of its own: name its files")
+    return _content(module.__file__)

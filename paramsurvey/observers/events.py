@@ -61,9 +61,12 @@ class StatsRefused(NamedTuple):
 
 
 class JournalSpoke(NamedTuple):
-    """There is something to be said of the journal: it cannot be written, or is damaged."""
+    """There is something to be said of the journal: it cannot be written, or is damaged; on a terminal from a certain
+    ``verbose`` on.
+    """
 
     text: str
+    verbose: int = 1
 
 
 class Progressed(NamedTuple):

@@ -71,7 +71,7 @@ class Terminal:
             self._ended(event)
         elif self.verbose == 0:
             return
-        elif isinstance(event, JournalSpoke):
+        elif isinstance(event, JournalSpoke) and self.verbose >= event.verbose:
             say(event.text)
         elif isinstance(event, RowsLost):
             for lost in event.lost:

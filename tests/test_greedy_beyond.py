@@ -173,7 +173,7 @@ def test_three_tenths_are_three_times_one_tenth():
 def test_backward_takes_away_until_so_many_are_left_or_the_target_would_be_missed():
     assert search(sum, 5, picks=2, direction="backward")[0].keys == [3, 4]
     few = search(sum, 5, target=8, direction="backward")[0]
-    assert (few.keys, few.stopped) == ([4], "with fewer, target=8 is missed") or few.value >= 8
+    assert (few.keys, few.value, few.stopped) == ([2, 3, 4], 9, "with fewer, target=8 is missed")
     assert search(sum, 5, min_gain=-1, direction="backward")[0].keys == [2, 3, 4]
     assert search(sum, 5, direction="backward", requires={4: 0}, picks=2)[0].keys == [0, 4]
 
@@ -199,7 +199,7 @@ def test_of_a_noisy_metric_the_better_half_goes_on_and_the_picks_are_evaluated_a
     assert len(first_round) == 8 * 1 + 4 * 1 + 2 * 2 + 1 * 4  # of 8 x 8
     assert {call["replicate"] for call in engine.calls[-16:]} == set(range(8, 16))
     assert found.value == found.picks["sum_afresh"].iloc[-1] != found.picks["sum"].iloc[-1]
-    assert found.trace.query("round == 1")["replicates"].tolist() == [1, 1, 1, 1, 2, 2, 4, 8][::1] or True
+    assert sorted(found.trace.query("round == 1")["replicates"]) == [1, 1, 1, 1, 2, 2, 4, 8]
     assert (
         Engine(8, random.Random(3))
         .run(Greedy(noisy, picks=2, replicates=8), candidates(8))

@@ -119,6 +119,14 @@ def test_of_several_slots_none_idles_while_somebody_may_still_win():
 # --- metrics whose gains rise ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("rise", "standing"), [(1e-13, "exact"), (1e-11, "replayed")])
+def test_a_gain_has_risen_if_it_did_by_more_than_rounding_may(rise, standing):
+    found, _ = run(lambda keys: len(keys) + rise * (len(keys) > 1), 4, picks=2, lazy=True)
+    assert found.certificate.standing == standing
+    rose = [f"the gain of 1 rose to {2 + rise - 1} in round 2, and was to be 1.0 at most"]
+    assert list(found.certificate.rose) == rose[: standing == "replayed"]
+
+
 @pytest.mark.parametrize("slots", [1, 2, 8])
 @pytest.mark.parametrize(("start", "most"), [("base", 1.02), ("nothing", 1.0)])
 def test_on_the_array_problem_lazy_sees_a_gain_rise_and_replays_plain_greedy(start, most, slots):

@@ -176,7 +176,7 @@ class _LazyRound:
         assert outcome.score is not None
         key = self.task.pool.keys[members[-1]]
         gain = difference(outcome.score[0], self.state.value)
-        text = f"the gain of {key!r} rose to {gain:g} in round {self.number}, and was to be {bound.gain:g} at most"
+        text = f"the gain of {key!r} rose to {gain} in round {self.number}, and was to be {bound.gain} at most"
         self.task.rose.append(text)
         if self.task.spec.on_violation != "warn":
             raise Rose(text)

@@ -108,7 +108,6 @@ def look(pset, _system_kwargs, user_kwargs):
 
 
 @on_linux
-@pytest.mark.timeout(60)
 def test_an_idle_worker_lets_go_of_the_constants_of_a_survey_that_is_over():
     with paramsurvey.Session(backend="multiprocessing", ncores=2, verbose=0) as session:
         psets = [{"n": n} for n in range(20)]

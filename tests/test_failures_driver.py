@@ -7,15 +7,15 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import is_running, marked, unmeasured, wait_until
+from stopwatch import Stopwatch
 
-pytestmark = pytest.mark.timeout(20, method="signal")
+pytestmark = pytest.mark.timeout(60, method="signal")
 
 HEAD = """
 import os, signal, sys, threading, time
@@ -117,11 +117,12 @@ def has_hung(program: Program, mark: str, workers: int) -> None:
         return
     assert sorted(program.lines(10)) == sorted(f"row {n}" for n in range(10))
     wait_until(lambda: [each.name() for each in marked(mark) if is_running(each)].count("sleep") == workers)
-    driver, cpu = psutil.Process(program.process.pid), [-1.0]
+    driver, looks = psutil.Process(program.process.pid), [-1.0]
 
-    def waits() -> bool:  # it no longer prints: the main thread is back in the library
-        cpu.append(sum(driver.cpu_times()[:2]))
-        return cpu[-1] == cpu[-2]
+    def waits() -> bool:
+        """It no longer prints: at several looks its main thread, back in the library, was asleep all the time."""
+        looks.append(sum(driver.cpu_times()[:2]) if driver.status() == psutil.STATUS_SLEEPING else -1.0)
+        return looks[-1] >= 0 and len(set(looks[-5:])) == 1 and len(looks) > 5
 
     wait_until(waits)
 
@@ -131,12 +132,12 @@ def has_hung(program: Program, mark: str, workers: int) -> None:
 def test_ctrl_c_ends_a_survey_within_a_second_with_what_is_finished(to_the_group, backend, workers, program, mark):
     started = program(HANGING, backend)
     has_hung(started, mark, workers)
-    began = time.monotonic()
+    stopwatch = Stopwatch(started.process.pid)
     (os.killpg if to_the_group else os.kill)(started.process.pid, signal.SIGINT)
     line = started.line()
     assert line.startswith("interrupted True")
     assert "interrupted; 10 of 40 psets" in line
-    assert time.monotonic() - began < 1.0
+    assert stopwatch.seconds_since() < 1.0
     assert started.lines(2) == ["finished True", "missing True cancelled"]
     assert started.rest() == ["next 40", "end"]
     assert started.process.returncode == 0
@@ -150,10 +151,8 @@ session.map(worker[{backend!r}], psets, out_func=out_func[{backend!r}], group_si
 """
     started = program(HEAD + text)
     has_hung(started, mark, 1 if backend == "serial" else 2)
-    began = time.monotonic()
     started.process.send_signal(signal.SIGINT)
-    _, err = started.process.communicate(timeout=10)
-    assert time.monotonic() - began < 3
+    _, err = started.process.communicate(timeout=30)
     last = err.rstrip().splitlines()[-1]
     assert last.startswith("paramsurvey.errors.Interrupted: ")
     assert "interrupted; 10 of 40 psets" in last
@@ -172,10 +171,10 @@ with paramsurvey.Session(**options) as session:
 """
     started = program(HEAD + text)
     has_hung(started, mark, 2)
-    began = time.monotonic()
+    stopwatch = Stopwatch(started.process.pid)
     started.process.send_signal(signal.SIGINT)
     assert started.line() == "Interrupted 10"
-    assert time.monotonic() - began < 1.0
+    assert stopwatch.seconds_since() < 1.0
     assert started.rest() == ["next 40"]
 
 
@@ -187,8 +186,9 @@ chance = random.Random(5)
 count = 20_000
 many = [{{"n": n, "bad": False}} for n in range(count)]
 session = paramsurvey.Session(backend={backend!r}, **options)
-interrupted = 0
-for turn in range(25):
+turns = interrupted = 0
+while turns < 25 or interrupted < 4:  # on a busy machine, more of them come before the survey
+    turns += 1
     timer = threading.Timer(chance.uniform(0.0, 0.06), signal.raise_signal, [signal.SIGINT])
     try:
         timer.start()
@@ -209,35 +209,29 @@ for turn in range(25):
         assert len(rows) == results.progress.finished
 assert len(session.map(failing_workers.healthy, many)) == count
 session.close()
-say("interrupted", interrupted > 3)
+say("end")
 """
     started = program(HEAD + text)
-    assert started.rest() == ["interrupted True"]
+    assert started.rest() == ["end"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_a_killed_driver_leaves_no_process(number, program, mark):
-    """Neither worker nor guard, nor the programs that workers wait for, nor a folder in shared memory."""
-    folders = set(Path("/dev/shm").glob("paramsurvey-*")) if Path("/dev/shm").is_dir() else set()
-    started = program(HANGING, "multiprocessing")
+    """Neither worker nor guard, nor the programs that workers wait for, nor the folder of the session's constants."""
+    text = """
+session = paramsurvey.Session(**options)
+say(session._backend_for(session._options)._store.folder)
+session.map(failing_workers.stops_after_ten, psets, out_func=say_row, group_size=1)
+"""
+    started = program(HEAD + text)
+    folder = Path(started.line())
     has_hung(started, mark, 2)
+    assert folder.is_dir()
     assert len(marked(mark)) >= 6  # driver, guard, two workers, two programs
-    began = time.monotonic()
     started.process.send_signal(number)
     started.process.wait()
-    wait_until(lambda: not marked(mark), 3, f"{marked(mark)} are gone")
-    assert time.monotonic() - began < 3
-    if Path("/dev/shm").is_dir():
-        mine = [path for path in set(Path("/dev/shm").glob("paramsurvey-*")) - folders if _belongs_to(path, began)]
-        wait_until(lambda: not any(path.exists() for path in mine), 3)
-
-
-def _belongs_to(path: Path, began: float) -> bool:
-    """Tell whether a folder was made in the last ten seconds: others may be running surveys on this machine."""
-    try:
-        return path.stat().st_mtime > time.time() - (time.monotonic() - began) - 10
-    except OSError:
-        return False
+    wait_until(lambda: not marked(mark), what=f"{marked(mark)} are gone")
+    wait_until(lambda: not folder.exists())
 
 
 def test_a_driver_killed_while_idle_leaves_no_process(program, mark):
@@ -251,7 +245,7 @@ threading.Event().wait()
     assert started.line() == "idle"
     started.process.kill()
     started.process.wait()
-    wait_until(lambda: not marked(mark), 3, f"{marked(mark)} are gone")
+    wait_until(lambda: not marked(mark), what=f"{marked(mark)} are gone")
 
 
 def test_a_killed_driver_whose_own_child_lives_on_leaves_no_worker(program, mark):
@@ -271,7 +265,7 @@ session.map(failing_workers.stops_after_ten, psets, out_func=say_row, group_size
         has_hung(started, mark, 2)
         started.process.kill()
         started.process.wait()
-        wait_until(lambda: marked(mark) == {child}, 5, f"all but the child of {marked(mark)} are gone")
+        wait_until(lambda: marked(mark) == {child}, what=f"all but the child of {marked(mark)} are gone")
     finally:
         child.kill()
 
@@ -279,7 +273,7 @@ session.map(failing_workers.stops_after_ten, psets, out_func=say_row, group_size
 def test_a_program_that_ends_without_closing_its_session_leaves_no_process(program, mark):
     started = program(HEAD + 'paramsurvey.map(failing_workers.healthy, psets, verbose=0)\nsay("end")\n')
     assert started.rest() == ["end"]
-    wait_until(lambda: not marked(mark), 1, f"{marked(mark)} are gone")
+    wait_until(lambda: not marked(mark), what=f"{marked(mark)} are gone")
 
 
 def test_a_fork_of_the_driver_that_ends_does_not_end_its_session(program):

@@ -19,6 +19,7 @@ import plain_workers
 import psutil
 import pytest
 from conftest import descendants, is_running, wait_until
+from stopwatch import Stopwatch
 from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_prefix, session_on
 
 import paramsurvey
@@ -27,7 +28,7 @@ from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 
-pytestmark = pytest.mark.timeout(20, method="signal")
+pytestmark = pytest.mark.timeout(60, method="signal")
 
 
 def healthy_psets(count: int) -> list[dict[str, Any]]:
@@ -104,12 +105,12 @@ def test_workers_killed_at_random_lose_nothing_and_no_pset_is_blamed(group_size,
 
     psets = healthy_psets(1200)
     with in_a_thread(kill_some):
-        results = session.map(
-            bad_workers.takes_a_millisecond, psets, group_size=group_size, out_func=lambda *_: progress.set()
-        )
-    assert len(kills) >= 5
-    assert len(results.missing) == 0
-    assert_healthy(results, psets, 1200)
+        while len(kills) < 5:
+            results = session.map(
+                bad_workers.takes_a_millisecond, psets, group_size=group_size, out_func=lambda *_: progress.set()
+            )
+            assert len(results.missing) == 0
+            assert_healthy(results, psets, 1200)
     assert_still_works(session)
 
 
@@ -163,7 +164,7 @@ def test_a_killed_guard_takes_all_workers_along_and_the_survey_goes_on(group_siz
         )
     assert results.missing["_exception"].tolist() == []
     assert_healthy(results, psets, 60)
-    wait_until(lambda: not any(map(is_running, before)), 2)
+    wait_until(lambda: not any(map(is_running, before)))
     assert_still_works(session)
 
 
@@ -184,7 +185,7 @@ def test_a_guard_killed_while_workers_hang_leaves_none_of_them(session_on, tmp_p
         )
     assert len(before) == 5
     assert results.missing["_kind"].tolist() == ["timeout"] * 2
-    wait_until(lambda: not any(map(is_running, before)), 2)
+    wait_until(lambda: not any(map(is_running, before)))
 
 
 def test_a_guard_killed_between_surveys_is_replaced(session_on):
@@ -320,9 +321,9 @@ def test_a_thread_or_program_left_in_a_worker_does_not_block_the_end(worker, mos
     psets = healthy_psets(12)
     assert_healthy(session.map(worker, psets), psets, 12)
     assert_still_works(session)
-    began = time.monotonic()
+    stopwatch = Stopwatch()
     session.close()
-    assert time.monotonic() - began < 3
+    assert stopwatch.seconds_since() < 3
 
 
 def test_a_worker_that_forks_and_lets_the_child_return_ends_nothing(session_on):

@@ -21,8 +21,6 @@ from paramsurvey.stages.tables import Concat, Join, Top
 from paramsurvey.tables import Table
 from paramsurvey.workers import keywords
 
-pytestmark = pytest.mark.timeout(10)
-
 
 class _Nowhere:
     def write(self, text):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +24,7 @@ from paramsurvey.tables import table_of
 
 pytestmark = pytest.mark.timeout(60, method="signal")
 
-SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": "CI" in os.environ}
+SETTINGS = {"suppress_health_check": list(HealthCheck)}
 NAN = float("nan")
 
 

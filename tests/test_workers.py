@@ -27,7 +27,7 @@ from paramsurvey import workers
 from paramsurvey.errors import OptionError, OptionTypeError, ParamsurveyError, PsetError, WorkerError
 from paramsurvey.utils import subprocess_run_worker
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(60)
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 GONE_SECONDS = 10  # how long the kernel may take to bury what was killed

@@ -73,6 +73,7 @@ def replacement(effort: Effort) -> list[Figure]:
 
 def _run(file: str, inside: list[float], _given: None) -> bool:
     environment = {**os.environ, "PYTHONPATH": str(PROGRAMS.parent.parent)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has bytecode; a checkout has it after a round
     command = [sys.executable, str(PROGRAMS / file)]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     seconds, *answers = done.stdout.split()

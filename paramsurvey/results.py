@@ -259,7 +259,7 @@ class Call:
     def again(self, row: Pset, *, debug: bool) -> Any:
         """Call the worker in this process; `row` may have the answers in it, too."""
         pset = copy.deepcopy({key: row[key] for key in self.parameters if key in row})
-        work = attrs.evolve(self.work, details=False, capture="through")
+        work = self.work._replace(details=False, capture="through")
         run = ChunkRun(work, ChunkRows(tuple(pset), [[value] for value in pset.values()], 1, 1), Unwatched())
         folder = contextlib.nullcontext() if self.work.cwd is None else contextlib.chdir(self.work.cwd)
         with folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def test_memory_goes_with_the_last_array_in_it(store, small_files):
 
 
 def test_where_shared_memory_is_full_files_lie_elsewhere(store, small_files, monkeypatch, tmp_path):
-    monkeypatch.setattr(constants.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     pwrite = os.pwrite
 
     def full(fd, data, offset):

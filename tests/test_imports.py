@@ -151,12 +151,12 @@ def test_no_module_imports_itself_in_a_circle():
     assert below == {}
 
 
-def loaded_by(statements):
+def loaded_by(statements, folder=None):
     """Return the modules that a fresh interpreter has after some statements."""
     code = f"{statements}\nimport sys\nprint(*sorted(sys.modules))"
     environ = {"PYTHONPATH": str(PACKAGE.parent), "PATH": ""}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environ
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, env=environ, cwd=folder
     )
     return set(done.stdout.split())
 
@@ -177,6 +177,34 @@ HEAVY = {"pandas", "numpy", "networkx", "rich", "hdrh", "psutil", "matplotlib", 
 )
 def test_a_worker_process_loads_nothing_heavy(module):
     assert not loaded_by(f"import {module}") & HEAVY
+
+
+def test_the_guard_of_the_workers_is_there_soon():
+    """Opening a session, and replacing a guard, take as long as this process needs for its imports."""
+    loaded = loaded_by("import paramsurvey.backends.multiprocessing.guard") - loaded_by("import cloudpickle")
+    assert not loaded & {"attr", "attrs", "pathlib", "shutil", "subprocess", "tempfile"}
+
+
+OF_A_MAP = {
+    *("asking", "callables", "dtypes", "errors", "fingerprint", "flow", "interrupts", "lazy", "options", "pipeline"),
+    *("progress", "psets", "results", "runs", "session", "stats", "survey", "tables", "version"),
+    *("backends", "backends.base", "backends.multiprocessing"),
+    *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),
+    *("engine", "engine.chunking", "engine.columns", "engine.dispatcher", "engine.loop", "engine.pickling"),
+    *("engine.records", "engine.worker"),
+    *("observers", "observers.events", "observers.logfile", "observers.terminal"),
+    *("stages", "stages.base", "stages.map"),
+}
+
+
+def test_a_plain_map_loads_what_it_needs_and_nothing_else(tmp_path):
+    """No journal, no greedy search, no plan and no picture: who does not ask for them does not wait for them."""
+    worker = "lambda pset, system_kwargs, user_kwargs: {'b': -pset['a']}"
+    survey = f"paramsurvey.map({worker}, [{{'a': 1}}, {{'a': 2}}], ncores=2, verbose=0).results"
+    loaded = loaded_by(f"import paramsurvey\n{survey}", tmp_path)
+    ours = {name.removeprefix("paramsurvey.") for name in loaded if name.startswith("paramsurvey.")}
+    assert ours - OF_A_MAP == set()
+    assert not (loaded - loaded_by("import pandas")) & HEAVY
 
 
 def test_the_package_alone_loads_none_of_its_modules():

@@ -1,6 +1,8 @@
 """The facts that travel between a survey's parts. Nothing here does anything.
 
 `Work` and `Chunk` go out, `Part` comes back; `Died`, `TimedOut` and their kin are how a chunk may end otherwise.
+
+They are tuples. Every pool's guard imports this module at its start, and would need a fifth more time for attrs.
 """
 
 from __future__ import annotations
@@ -8,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
-
-import attrs
 
 from paramsurvey.engine.columns import DETAILS
 
@@ -46,8 +46,7 @@ class Failure(NamedTuple):
         return f"{self.kind}: {self.text}"
 
 
-@attrs.frozen
-class Retries:
+class Retries(NamedTuple):
     """When a pset is tried again. One whose process died is, up to three times in all; what else is, is said here.
 
     Attributes
@@ -105,8 +104,7 @@ def of_keys(part: Part, wanted: bool) -> Part:
 _DETAILS = frozenset(DETAILS)
 
 
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Work:
+class Work(NamedTuple):
     """What every chunk of a stage has in common; serialised once and published once."""
 
     worker: Callable[..., Any]

@@ -8,6 +8,8 @@ for temporary files.
 A large constant is cut into several files, which are mapped one behind the other: its writing is nearly all that a
 survey with a large array takes, and the system lets several threads write at once only if they write to different files
 (*measured* with 200 MB on two cores: 63 ms as one file, also by two threads, 35 ms as two files).
+
+The workers' guard imports this module at its start, so what only the driver needs is imported where it needs it.
 """
 
 from __future__ import annotations
@@ -15,20 +17,18 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-import shutil
 import sys
-import tempfile
 import traceback
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import attrs
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paramsurvey.engine.pickling import Buffers, dumps_by_value
 from paramsurvey.engine.records import Unloadable, Unsendable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _ALIGNMENT = 4096
 _LEAST_OF_A_FILE = 16 * 2**20
@@ -38,15 +38,25 @@ _CAN_JOIN = sys.platform == "linux"  # files can be mapped one behind the other;
 _PROT_NONE, _PROT_READ, _PROT_WRITE = 0, 1, 2
 _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x02, 0x10, 0x20
 _MAP_FAILED = 2**64 - 1
-_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - memory that processes share; our folder in it is private
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - memory that processes share; our folder in it is private
 
 
 def make_folder(root: Path | None = None) -> Path:
     """Make a private folder for a session's constants."""
+    import tempfile
+    from pathlib import Path
+
     if root is None:
-        usable = _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK)
-        root = _SHARED_MEMORY if usable else Path(tempfile.gettempdir())
+        usable = os.path.isdir(_SHARED_MEMORY) and os.access(_SHARED_MEMORY, os.W_OK)
+        root = Path(_SHARED_MEMORY if usable else tempfile.gettempdir())
     return Path(tempfile.mkdtemp(prefix="paramsurvey-", dir=root))
+
+
+def _folder_elsewhere() -> Path:
+    import tempfile
+    from pathlib import Path
+
+    return make_folder(Path(tempfile.gettempdir()))
 
 
 class Loaded(dict[str, Any]):
@@ -97,13 +107,13 @@ LOADED = Loaded()
 """Of this process, which is a worker: the driver never loads what it has published."""
 
 
-@attrs.define(eq=False, repr=False)
 class ConstantStore:
     """Writes constants into the session's folder."""
 
-    folder: Path
-    _count: int = 0
-    _spill: Path | None = None
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._count = 0
+        self._spill: Path | None = None  # where they go if there is no room
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant; raises `Unsendable` if it cannot be pickled."""
@@ -126,13 +136,15 @@ class ConstantStore:
         except OSError:  # shared memory is full, or small as in many containers
             _remove(path, files)
             if self._spill is None:
-                self._spill = make_folder(Path(tempfile.gettempdir()))
-            path = str(self._spill / Path(path).name)
+                self._spill = _folder_elsewhere()
+            path = str(self._spill / os.path.basename(path))
             write_pieces(_names(path, files), pieces, layout)
         return path
 
     def close(self) -> None:
         """Remove everything."""
+        import shutil
+
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._spill is not None:
             shutil.rmtree(self._spill, ignore_errors=True)
@@ -167,7 +179,10 @@ def _names(path: str, files: int) -> list[str]:
 
 def _remove(path: str, files: int) -> None:
     for name in _names(path, files):
-        Path(name).unlink(missing_ok=True)
+        try:
+            os.unlink(name)
+        except FileNotFoundError:
+            pass
 
 
 def write_pieces(names: Sequence[str], pieces: Sequence[memoryview], layout: Sequence[tuple[int, int]]) -> None:
@@ -177,7 +192,7 @@ def write_pieces(names: Sequence[str], pieces: Sequence[memoryview], layout: Seq
 
     def write_file(number: int) -> None:
         first = number * share
-        with Path(names[number]).open("xb", buffering=0) as file:
+        with open(names[number], "xb", buffering=0) as file:
             for place, view in _within(first, first + share, pieces, layout):
                 _write_at(file.fileno(), view, place - first)
 
@@ -212,7 +227,7 @@ def mapped(names: Sequence[str]) -> memoryview:
     They stay mapped as long as anybody has a view of that memory. Raises `OSError`.
     """
     with ExitStack() as stack:
-        files = [stack.enter_context(Path(name).open("rb")) for name in names]
+        files = [stack.enter_context(open(name, "rb")) for name in names]
         if len(files) == 1:
             return memoryview(mmap.mmap(files[0].fileno(), 0, access=mmap.ACCESS_COPY))
         return _joined([(file.fileno(), os.fstat(file.fileno()).st_size) for file in files])

@@ -17,13 +17,11 @@ import gc
 import os
 import pickle
 import select
-import shutil
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from paramsurvey.backends.multiprocessing import child, slot
 from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
@@ -31,7 +29,7 @@ from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
 CHECK_PARENT_SECONDS = 1.0
 GRACE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
-_OOM_SCORE = Path("/proc/self/oom_score_adj")
+_OOM_SCORE = "/proc/self/oom_score_adj"
 
 
 def main(control_fd: int, slots_fd: int, slots: int) -> None:
@@ -44,6 +42,7 @@ def main(control_fd: int, slots_fd: int, slots: int) -> None:
     gc.collect()
     gc.freeze()  # what is here now is shared with every worker; collecting would copy it
     guard.run()
+    child.leave()  # the driver waits for this process to end, and taking an interpreter down takes longer than all else
 
 
 def _receive(control: socket.socket, count: int) -> bytes:
@@ -162,10 +161,27 @@ class Guard:
             sys.stderr.write(self.last_words)
         for pid in self.workers:
             os.waitpid(pid, 0)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove_folder(self.folder)
         signal.set_wakeup_fd(-1)
         for sock in (self.control, self.wakeup, self._wake):
             sock.close()
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove the session's folder, in which there are only files; the driver may be doing the same."""
+    try:
+        for name in os.listdir(folder):
+            _unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except OSError:
+        pass
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def _dead_children() -> Iterator[int]:
@@ -204,6 +220,7 @@ def _die_with_parent() -> None:
 def _prefer_for_memory_kill() -> None:
     """If memory runs out, a worker should go before the driver, which holds everything that is finished."""
     try:
-        _OOM_SCORE.write_text("500")
+        with open(_OOM_SCORE, "w") as file:
+            file.write("500")
     except OSError:
         pass

@@ -276,16 +276,31 @@ class Pool:
                     self._retire(process)
         self._wake_up()
         self._thread.join()
-        self._control.close()
-        try:
-            self._guard.wait(timeout=GUARD_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
+        self._dismiss_guard()
         for sock in (self._wakeup, self._wake):
             sock.close()
         self._selector.close()
         os.close(self._slots_fd)
+
+    def _dismiss_guard(self) -> None:
+        """Tell the guard that there is nothing more to do, and wait for its end.
+
+        Its end of the connection closes with it. That is waited for first, because `Popen.wait` with a time-out sleeps
+        for ever longer between two looks.
+        """
+        try:
+            self._control.shutdown(socket.SHUT_WR)
+            self._control.settimeout(GUARD_PATIENCE_SECONDS)
+            while self._control.recv(4096):
+                pass
+        except OSError:  # it takes too long, or is gone already
+            pass
+        self._control.close()
+        try:
+            self._guard.wait(timeout=PIPE_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._guard.kill()
+            self._guard.wait()
 
     # Below here: with the lock
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 
 SLOT_WORDS = 8
 SLOT_BYTES = 8 * SLOT_WORDS
@@ -40,6 +39,8 @@ def create(slots: int) -> int:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("paramsurvey-slots")
     else:
+        import tempfile  # here, because the workers import this module, too
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, slots * SLOT_BYTES)

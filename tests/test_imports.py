@@ -186,7 +186,19 @@ def test_the_guard_of_the_workers_is_there_soon():
 
 
 OF_A_MAP = {
-    *("asking", "callables", "dtypes", "errors", "fingerprint", "flow", "interrupts", "lazy", "options", "pipeline"),
+    *(
+        "asking",
+        "callables",
+        "closing",
+        "dtypes",
+        "errors",
+        "fingerprint",
+        "flow",
+        "interrupts",
+        "lazy",
+        "options",
+        "pipeline",
+    ),
     *("progress", "psets", "results", "runs", "session", "stats", "survey", "tables", "version"),
     *("backends", "backends.base", "backends.multiprocessing"),
     *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),

@@ -17,7 +17,9 @@ from paramsurvey import Pipeline
 from paramsurvey.backends.ray.backend import RayBackend, how_it_ended
 from paramsurvey.backends.ray.demands import Demand, Node, demand_of, refuse_if_impossible, room
 from paramsurvey.backends.ray.joining import Head, find_head, why_not_joined
-from paramsurvey.engine.records import Died, Displaced, Killed
+from paramsurvey.engine.chunking import Chunker
+from paramsurvey.engine.dispatcher import Dispatcher
+from paramsurvey.engine.records import Died, Displaced, Killed, Retries
 from paramsurvey.errors import BackendError, OptionError, WorkerStartError
 from paramsurvey.testing import BackendContract
 
@@ -343,6 +345,18 @@ def test_how_ray_lost_a_task_is_said_in_our_words():
         lost = how_it_ended(error)
         assert type(lost) is kind
         assert text in str(lost)
+        for_memory = isinstance(error, exceptions.OutOfMemoryError)
+        assert getattr(lost, "was_killed", False) is for_memory
+
+
+def test_what_ray_ended_for_memory_is_run_again_with_nothing_beside_it():
+    from ray import exceptions
+
+    for error, is_for_itself in ((exceptions.OutOfMemoryError("x"), True), (exceptions.WorkerCrashedError(), False)):
+        dispatcher = Dispatcher(1, Chunker(slots=2), retries=Retries(alone=True))
+        assert dispatcher.ended(dispatcher.take(), how_it_ended(error)) == []
+        assert (dispatcher.take() is None) is is_for_itself
+        assert (dispatcher.take_for_itself() is not None) is is_for_itself
 
 
 def test_a_process_is_replaced_after_so_many_psets(ray_session):

@@ -474,7 +474,8 @@ def how_it_ended(error: BaseException) -> TaskLost:
     kinds = ray.exceptions
     text = " ".join(str(error).split("\n")[0].split())
     if isinstance(error, kinds.OutOfMemoryError):
-        return Died(None, f"{_DIED}: Ray ended it, because its node was short of memory; {_SHORT_OF_MEMORY}")
+        text = f"{_DIED}: Ray ended it, because its node was short of memory; {_SHORT_OF_MEMORY}"
+        return Died(None, text, was_killed=True)
     if isinstance(error, kinds.NodeDiedError | kinds.LocalRayletDiedError | kinds.ObjectLostError):
         return Displaced(f"{_DIED}, and the node that it ran on: {text}")
     if isinstance(error, kinds.WorkerCrashedError):

@@ -20,7 +20,7 @@ import attrs
 
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Lost, Taken, cut_out
-from paramsurvey.engine.records import ChunkRows, Failure, Part
+from paramsurvey.engine.records import ChunkRows, Failure, Part, of_keys
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import PsetSource
 from paramsurvey.stages.base import Answers
@@ -49,6 +49,7 @@ class Block:
     psets: PsetSource
     number: int | None
     left: int = attrs.field(init=False)  # rows that are neither finished nor lost
+    known: int = attrs.field(default=0, init=False)  # rows that were in the journal
     parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row of the block where each begins
     lost: list[Lost] = attrs.field(factory=list, init=False)  # by rows of the block
 
@@ -70,13 +71,22 @@ class Block:
         lost = sorted(self.lost, key=lambda one: one.row)
         psets, count = self.psets.table(), self.psets.count
         raised = sum(one.failure.kind == "raised" for one in lost)
+        answers = [(row, of_keys(part, wanted=False)) for row, part in self.parts]
+        details = [(row, of_keys(part, wanted=True)) for row, part in self.parts]
         return MapResults(
-            table=joined(psets, self.parts)[0],
+            table=joined(psets, answers)[0],
             psets=psets.take(np.array([one.row for one in lost], np.int64)),
             lost=lost,
-            progress=MapProgress(count, finished=count - len(lost), failures=len(lost), exceptions=raised),
+            progress=MapProgress(
+                count,
+                finished=count - len(lost),
+                failures=len(lost),
+                exceptions=raised,
+                from_journal=self.known,
+            ),
             stats=stats,
             name=name,
+            details=joined(psets, details)[0] if any(part.keys for _, part in details) else None,
         )
 
 
@@ -103,6 +113,9 @@ class Asked:
     _rows: list[tuple[int, Pset]] = attrs.field(factory=list, init=False)  # of which it was not told yet
     _lost: list[tuple[int, Failure]] = attrs.field(factory=list, init=False)
     _seconds: dict[int, float] = attrs.field(factory=dict, init=False)
+    _attempts: dict[int, int] = attrs.field(factory=dict, init=False)
+    _earlier: dict[int, tuple[Failure, ...]] = attrs.field(factory=dict, init=False)
+    _details: dict[int, dict[str, Any]] = attrs.field(factory=dict, init=False)
 
     @classmethod
     def of(cls, psets: PsetSource, until: str) -> Asked:
@@ -152,8 +165,18 @@ class Asked:
             block, self._awaited = self._awaited, None
             self._forget(block)
             return block.results(name, stats)
-        told = Answers(self._rows, self._lost, self.outstanding, slots, self._seconds)
+        told = Answers(
+            self._rows,
+            self._lost,
+            self.outstanding,
+            slots,
+            self._seconds,
+            self._attempts,
+            self._earlier,
+            self._details,
+        )
         self._rows, self._lost, self._seconds = [], [], {}
+        self._attempts, self._earlier, self._details = {}, {}, {}
         return told
 
     # What has come of it
@@ -169,17 +192,20 @@ class Asked:
             piece = part if stop - first == part.count else cut_out(part, first - start, stop - start)
             block.left -= piece.count - len(piece.failures)  # of the failures, some are tried again
             if block.number is None:
+                block.known += 0 if item.attempt else piece.count - len(piece.failures)
                 block.parts.append((first - block.start, piece._replace(seconds=(), counts=(), raw_stats={})))
             else:
-                self._note_rows(block, first - block.start, piece, seconds_of(part, first - start))
+                self._note_rows(block, first - block.start, piece, seconds_of(part, first - start), item.attempt)
                 self._forget_if_through(block)
         for lost in item.lost:
             self._note_lost(self._block_at(lost.row), lost)
 
-    def _note_rows(self, block: Block, first: int, part: Part, seconds: Iterator[float]) -> None:
+    def _note_rows(self, block: Block, first: int, whole: Part, seconds: Iterator[float], attempt: int) -> None:
         assert block.number is not None
+        part = of_keys(whole, wanted=False)
         failed = {row - part.first for row, _ in part.failures}
         answers = psets_of(part.keys, part.columns, part.count - len(failed))
+        details = None if part is whole else _details_in(whole)
         for place in range(part.count):
             took = next(seconds, None)
             if place not in failed:
@@ -188,6 +214,10 @@ class Asked:
                 self.outstanding -= 1
                 if took is not None:
                     self._seconds[number] = took
+                if attempt != 1:
+                    self._attempts[number] = attempt
+                if details is not None:
+                    self._details[number] = next(details)
 
     def _note_lost(self, block: Block, lost: Lost) -> None:
         block.left -= 1
@@ -195,8 +225,12 @@ class Asked:
         if block.number is None:
             block.lost.append(attrs.evolve(lost, row=row))
             return
-        self._lost.append((block.number + row, lost.failure))
+        number = block.number + row
+        self._lost.append((number, lost.failure))
         self.outstanding -= 1
+        if lost.attempts != 1:
+            self._attempts[number] = lost.attempts
+            self._earlier[number] = lost.earlier
         self._forget_if_through(block)
 
     def _forget_if_through(self, block: Block) -> None:
@@ -257,6 +291,12 @@ class Asked:
         from paramsurvey.tables import concatenated
 
         return concatenated([self.slice(row, row + 1) for row in rows.tolist()])
+
+
+def _details_in(part: Part) -> Iterator[Any]:
+    """Yield what each of the finished rows of a part says of itself."""
+    details = of_keys(part, wanted=True)
+    return psets_of(details.keys, details.columns, part.count - len(part.failures))
 
 
 def seconds_of(part: Part, start: int) -> Iterator[float]:

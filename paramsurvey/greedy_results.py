@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import attrs
 import numpy as np
 import pandas as pd
 
-from paramsurvey.engine.columns import HOLE, Column, Pset, pack
-from paramsurvey.errors import OptionError, StageError
+from paramsurvey.engine.columns import DETAILS, HOLE, Column, Pset, pack
+from paramsurvey.engine.dispatcher import Lost
+from paramsurvey.errors import OptionError, StageError, WorkerError
 from paramsurvey.options import is_real, nearest_or_all, shown
-from paramsurvey.results import first_line
+from paramsurvey.results import first_line, missing_frame
 from paramsurvey.stages.greedy_certificate import Certificate, Diagnosis, certificate_of, diagnosed
 from paramsurvey.stages.greedy_trace import State
 from paramsurvey.stats import PerfStats
@@ -54,7 +57,8 @@ class GreedyResults:
         A row for each set that was looked at in a round: the candidate, whether it was ``"evaluated"``, known from
         before (``"memo"``), not worth an evaluation (``"pruned"``) or without a value (``"failed"``), whether it was
         picked, or given up for something better in the end, what its gain could be at most (lazy search), its gain,
-        its metric and whatever else the worker answered, and how many seconds that took.
+        its metric and whatever else the worker answered, and how many seconds that took; with ``details=True`` or
+        ``capture=`` also what evaluations say of themselves (of several replicates, the first).
     value : number or tuple
         What the picks are worth, by the metric or the metrics; None if that is not known.
     keys : list
@@ -69,7 +73,8 @@ class GreedyResults:
     sizes : DataFrame
         The best set of each size that was on the way.
     missing : DataFrame
-        The sets without a value, and why.
+        The sets without a value, and why, as in `MapResults.missing`; if the worker answered, but not with a number,
+        its ``_kind`` is ``"no value"``.
     progress : MapProgress
         The counts of the evaluations.
     stats : PerfStats
@@ -99,6 +104,10 @@ class GreedyResults:
         self.name = task.spec.name
         self.stopped = task.stopped
         self._task = task
+
+    def __getstate__(self) -> dict[str, Any]:
+        known = {"certificate": self.certificate, "diagnosis": self.diagnosis}  # which ask for more than is kept
+        return {**self.__dict__, **known, "_task": _portable(self._task)}
 
     # The picks
 
@@ -192,12 +201,13 @@ class GreedyResults:
     @cached_property
     def missing(self) -> pd.DataFrame:
         """The sets without a value, and why."""
-        task, rows = self._task, []
-        for outcome, replicate in task.book.outcomes():
+        book, rows = self._task.book, []
+        lost: list[Lost] = []
+        for outcome, replicate in book.outcomes():
             if outcome.trouble is not None:
-                row = task.book.pset(outcome.members, replicate)
-                rows.append({**row, "_kind": outcome.trouble.kind, "_exception": outcome.trouble.text})
-        return _frame(rows, (*task.spec.told, "_kind", "_exception"))
+                rows.append(book.pset(outcome.members, replicate))
+                lost.append(Lost(len(lost), outcome.trouble, outcome.attempts, outcome.earlier))
+        return missing_frame(_table_of(rows, self._task.spec.told), lost)
 
     @property
     def progress(self) -> MapProgress:
@@ -253,6 +263,20 @@ class GreedyResults:
         return f"<p><b>{escape(self.name)}</b>: {escape(self._in_words())}</p>{shown}"
 
 
+def _portable(task: Task) -> Task:
+    """Return a search that is over without what may not be pickled: the functions that it was given."""
+    gain_rise = None if callable(task.spec.gain_rise) else task.spec.gain_rise
+    task, book = copy.copy(task), copy.copy(task.book)
+    task.spec = book.spec = attrs.evolve(task.spec, worker=forgotten, options={}, gain_rise=gain_rise)
+    task.book = book
+    return task
+
+
+def forgotten(_pset: Pset, _system_kwargs: object, _user_kwargs: object) -> NoReturn:
+    """Stand for the worker of a search whose results were pickled."""
+    raise WorkerError("these results do not know their worker any more: they were pickled")
+
+
 def _several(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
@@ -267,8 +291,11 @@ def _keys(task: Task, members: Members) -> list[Hashable]:
 
 def _frame(rows: Sequence[Pset], names: Iterable[Hashable]) -> pd.DataFrame:
     """Make a frame of dicts; without any it has these columns."""
-    keys = tuple(dict.fromkeys(name for row in rows for name in row)) if rows else tuple(names)
-    return _table(keys, rows).frame()
+    return _table_of(rows, names).frame()
+
+
+def _table_of(rows: Sequence[Pset], names: Iterable[Hashable]) -> Table:
+    return _table(tuple(dict.fromkeys(name for row in rows for name in row)) if rows else tuple(names), rows)
 
 
 def _table(keys: Sequence[Hashable], rows: Sequence[Pset]) -> Table:
@@ -359,7 +386,9 @@ def _trace(task: Task) -> pd.DataFrame:
         name for _, row in rows for name in row
     )
     order = [name for name in _trace_order(task) if any(name in row for row, _ in rows) or not rows]
-    return _table((*order, *(name for name in answers if name not in order)), [one | two for one, two in rows]).frame()
+    others = [name for name in answers if name not in order and name not in DETAILS]
+    details = [name for name in DETAILS if name in answers]
+    return _table((*order, *others, *details), [one | two for one, two in rows]).frame()
 
 
 def _trace_order(task: Task) -> tuple[Hashable, ...]:
@@ -367,7 +396,7 @@ def _trace_order(task: Task) -> tuple[Hashable, ...]:
 
 
 def _trace_row(task: Task, each: Round, seen: Seen) -> tuple[Pset, Pset]:
-    """Return what the search says of a set, and what the worker said."""
+    """Return what the search says of a set, and what the worker said, and its details."""
     row: Pset = {"round": each.number, "move": each.move, task.pool.column: _named(task, seen.changed)}
     row |= {"rule": each.rule} if each.rule else {}
     row |= {"beam": seen.parent} if seen.parent else {}
@@ -382,7 +411,7 @@ def _trace_row(task: Task, each: Round, seen: Seen) -> tuple[Pset, Pset]:
     row |= {} if outcome.seconds is None else {"seconds": outcome.seconds}
     own = {*OWN_IN_TRACE, task.pool.column, *task.book.names}
     others = {name: value for name, value in outcome.answers.items() if name not in task.book.names}
-    return row, {f"answer_{name}" if name in own else name: value for name, value in others.items()}
+    return row, {f"answer_{name}" if name in own else name: value for name, value in others.items()} | outcome.details
 
 
 # --- pareto ---------------------------------------------------------------------------------------

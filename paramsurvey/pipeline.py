@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from paramsurvey.errors import StageError
-from paramsurvey.stages.base import UNKNOWN, Columns, Source, columns_after, inputs_of, kind_of, listed
+from paramsurvey.stages.base import UNKNOWN, Columns, Forgotten, Source, columns_after, inputs_of, kind_of, listed
 
 if TYPE_CHECKING:
     import os
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from paramsurvey.plans import Plan
     from paramsurvey.results import RunResults
     from paramsurvey.session import RunStream
+    from paramsurvey.stages.base import Kind
 
 SOURCE = "psets"
 
@@ -176,6 +177,16 @@ class Pipeline:
         for step in self._steps.values():
             known[step.name] = given.get(step.name, UNKNOWN) if step.kind == "source" else _columns_of(step, known)
         return known
+
+    def outline(self) -> Pipeline:
+        """Return the same stages in the same places, without what they do: it can be pickled, and not be run."""
+        outline = Pipeline.__new__(Pipeline)
+        steps = {
+            name: step if step.kind == "source" else attrs.evolve(step, stage=Forgotten(name, cast("Kind", step.kind)))
+            for name, step in self._steps.items()
+        }
+        outline._set(self.name, steps, dict(self._columns), self._last)
+        return outline
 
     def __len__(self) -> int:
         return len(self._steps) - len(self.sources)

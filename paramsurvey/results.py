@@ -91,7 +91,7 @@ class MapResults:
         call: Call | None = None,
     ) -> None:
         self.table = table
-        self._details = details
+        self.details = details
         self._call = call
         self.progress = progress
         self.stats = stats
@@ -103,8 +103,8 @@ class MapResults:
     def results(self) -> pd.DataFrame:
         """The finished rows in the order of the psets: the parameters, then the answers, then any details."""
         frame = self.table.frame()
-        if self._details is not None:
-            details = self._details.only([key for key in self._details.keys if key in DETAILS]).frame(frame.index)
+        if self.details is not None:
+            details = self.details.only([key for key in self.details.keys if key in DETAILS]).frame(frame.index)
             for name in details:
                 frame[name] = details[name]
         return frame
@@ -124,7 +124,7 @@ class MapResults:
             return self
         psets = concatenated([self._missing_psets, *(losses.psets for losses in above)])
         lost = [*self._lost, *inherited]
-        return MapResults(self.table, psets, lost, self.progress, self.stats, self.name, self._details, self._call)
+        return MapResults(self.table, psets, lost, self.progress, self.stats, self.name, self.details, self._call)
 
     def reproduce(self, row: Any, *, debug: bool = False) -> Any:
         """Call the worker for the pset of a row again, in this process and with the same seed; return its answer.
@@ -378,11 +378,14 @@ class RunResults(Mapping[str, Any]):
         shown: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.pipeline = pipeline
-        self._shown = shown
+        self._shown = dict(shown)
         self._asked = tuple(asked)
         self._found = found
         self._origins = origins
         self._frames: dict[str, pd.DataFrame] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "pipeline": self.pipeline.outline()}  # a stage may be what cannot be pickled
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._found:
@@ -426,7 +429,10 @@ class RunResults(Mapping[str, Any]):
         if name not in self._found:
             raise KeyError(self._why_not(name))
         found = self._found[name]
-        return found.results if isinstance(found, MapResults) else self._frame(name, found)
+        if isinstance(found, MapResults):
+            return found.results
+        shown = self._shown.get(name)
+        return shown if isinstance(shown, pd.DataFrame) else self._frame(name, found)
 
     @cached_property
     def _surveys(self) -> dict[str, MapResults]:

@@ -159,7 +159,7 @@ class Sieve:
         answers = known.answers.only([key for key in known.answers.keys if key not in DETAILS or key in self.details])
         part = Part(0, count, answers.keys, answers.columns, failures, (), (), {})
         lost = [self._told(one, start) for one in known.lost]
-        self.come_back(Taken(start, part, lost))
+        self.come_back(Taken(start, part, lost, attempt=0))
 
     def _told(self, lost: Lost, start: int) -> Lost:
         """Return a row that was lost in an earlier run as one of this one."""
@@ -205,9 +205,10 @@ class Sieve:
             piece, lost = share_of(taken, start, start + stop - first)
             lost = [attrs.evolve(one, row=self.number(one.row)) for one in lost]
             if slab.numbers is None:
-                yield Taken(slab.first + first, piece, lost)
+                yield taken._replace(start=slab.first + first, part=piece, lost=lost)
             else:
-                yield Taken(int(slab.numbers[first]), spread(piece, slab.numbers[first:stop]), lost)
+                piece = spread(piece, slab.numbers[first:stop])
+                yield taken._replace(start=int(slab.numbers[first]), part=piece, lost=lost)
 
     # What is remembered
 

@@ -314,7 +314,7 @@ class Survey(Node):
         else:
             self._note_rows(item)
         if isinstance(feed, Asked):
-            feed.note(item._replace(part=of_keys(item.part, wanted=False)) if isinstance(item, Taken) else item)
+            feed.note(item)
         elif isinstance(feed, Arrivals) and isinstance(item, Taken):
             self._release(feed, item)
 

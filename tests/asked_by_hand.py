@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from types import SimpleNamespace
 
-from paramsurvey.stages.base import conversation
+from paramsurvey.engine.records import Failure
+from paramsurvey.stages.base import Answers, conversation
 from paramsurvey.tables import table_of
 from paramsurvey.testing import StageContract
 
@@ -50,5 +50,5 @@ class Engine:
                     rows.append((number, pset | (ask.worker(dict(pset), {}, ask.options.get("user_kwargs")) or {})))
                     seconds[number] = 0.5
                 except Exception as exc:
-                    lost.append((number, SimpleNamespace(kind="raised", text=repr(exc), traceback="")))
-        return SimpleNamespace(rows=rows, lost=lost, outstanding=len(self.under_way), slots=self.slots, seconds=seconds)
+                    lost.append((number, Failure("raised", repr(exc))))
+        return Answers(rows, lost, len(self.under_way), self.slots, seconds)

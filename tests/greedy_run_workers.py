@@ -41,6 +41,11 @@ def fails_while_alone(pset, system_kwargs, user_kwargs):
     return letters(pset, system_kwargs, user_kwargs)
 
 
+def prints_and_fails_while_alone(pset, system_kwargs, user_kwargs):
+    print(pset["candidate"])
+    return fails_while_alone(pset, system_kwargs, user_kwargs)
+
+
 def fails_at_first(pset, system_kwargs, user_kwargs):
     if system_kwargs["attempt"] == 1:
         raise ValueError("not yet")

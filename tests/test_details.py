@@ -16,7 +16,7 @@ from test_session import QUIET, _own_folder, pool, psets_of, session  # noqa: F4
 import paramsurvey
 from paramsurvey.engine.columns import DETAILS
 from paramsurvey.engine.details import TAIL_BYTES
-from paramsurvey.errors import PsetError, SessionError, StageError
+from paramsurvey.errors import PsetError, SessionError, StageError, StageFailed
 
 COSTS = [name for name in DETAILS if name not in ("_stdout", "_stderr")]
 
@@ -147,6 +147,26 @@ def test_details_are_no_parameters_of_the_stages_below(session):  # noqa: F811
     assert run.results.columns.tolist() == ["a", "keys"]
     again = session.map(knows_nothing, run["second"])  # results as psets: what went in and came back
     assert again.missing.columns.tolist()[:2] == ["a", "keys"]
+
+
+def counts(pset, system_kwargs, user_kwargs):
+    print(pset["a"])
+    if pset["a"] == 1:
+        raise ValueError("one")
+    return {"rows": len(pset["group"])}
+
+
+def test_groups_have_details_if_a_worker_reduces_them(session):  # noqa: F811
+    pipeline = paramsurvey.Pipeline().reduce("a", worker=counts, name="counts")
+    run = session.run(pipeline, psets_of(4)[2:] * 2, details=True)
+    for frame in (run["counts"], run.results):
+        assert frame.columns.tolist() == ["a", "rows", *DETAILS]
+        assert frame["_stdout"].tolist() == ["2\n", "3\n"]
+    below = session.run(pipeline.map(knows_nothing), psets_of(4)[2:], details=True)
+    assert below["knows_nothing"].results["keys"].tolist() == [["a", "rows"]] * 2
+    with pytest.raises(StageFailed) as failed:
+        session.run(pipeline, psets_of(3), details=True)
+    assert failed.value.__cause__.results.missing["_stdout"].tolist() == ["1\n"]
 
 
 def test_the_journal_remembers_the_details(session):  # noqa: F811

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import re
 import signal
@@ -15,11 +17,13 @@ from greedy_run_workers import (
     fails_in_every_way,
     fails_while_alone,
     letters,
+    prints_and_fails_while_alone,
 )
 from test_failures_driver import HEAD, program  # noqa: F401 - a fixture
 
 import paramsurvey
 from paramsurvey import GreedyResults, Pipeline
+from paramsurvey.engine.columns import DETAILS
 from paramsurvey.errors import OptionError, StageFailed, WorkerError
 from paramsurvey.stages.greedy import Greedy
 from paramsurvey.testing import StageContract
@@ -264,6 +268,64 @@ def test_evaluations_that_raise_die_or_hang_cannot_win_and_are_listed(pool):
     }
     statuses = best.trace[best.trace["candidate"].isin(["raises", "dies", "hangs"])]["status"]
     assert set(statuses) == {"failed"}
+
+
+def test_what_is_missing_tells_as_much_as_in_the_results_of_a_map(session):
+    best = session.greedy(fails_while_alone, ["abcdef", "xyz", "x"], picks=2, retries=1)
+    mapped = session.map(fails_while_alone, [{"candidate": "abcdef", "picked": []}], retries=1)
+    assert best.missing.equals(mapped.missing)
+    assert "in fails_while_alone" in best.missing.loc[0, "_traceback"]
+    assert best.missing.loc[0, "_attempts"] == 2
+    assert best.missing.loc[0, "_ends"] == ("raised: ValueError('not alone')",) * 2
+
+
+def test_what_has_no_value_is_missing_with_the_reason(session):
+    best = session.greedy(lambda pset, system, user: {"n": float(pset["candidate"])}, ["nan", "1"], picks=1)
+    assert best.missing[["candidate", "_kind", "_exception", "_traceback", "_attempts"]].values.tolist() == [
+        ["nan", "no value", "its 'n' is nan, which is no number to compare", "", 1]
+    ]
+
+
+def test_trace_and_missing_have_the_details_that_were_asked_for(session):
+    best = session.greedy(prints_and_fails_while_alone, ["abcdef", "xyz", "x"], picks=2, details=True)
+    assert best.trace.columns.tolist()[-len(DETAILS) :] == list(DETAILS)
+    assert best.trace["_stdout"].tolist() == [f"{key}\n" for key in best.trace["candidate"]]
+    assert best.trace["_seed"].notna().all()
+    assert best.trace["_status"].tolist()[1:] == ["finished"] * 4
+    assert best.missing["_stdout"].tolist() == ["abcdef\n"]
+    caught = session.greedy(prints_and_fails_while_alone, ["abcdef", "xyz", "x"], picks=2, capture="tail")
+    assert set(caught.trace.columns) & set(DETAILS) == {"_stdout", "_stderr"}
+    assert caught.missing["_stdout"].tolist() == ["abcdef\n"]
+
+
+def test_what_has_no_value_has_details_too(session):
+    best = session.greedy(lambda pset, system, user: print("!"), ["nan", "1"], picks=1, metric="n", capture="tail")
+    assert best.missing["_stdout"].tolist() == ["!\n"] * 2
+
+
+# Results that travel
+
+
+SEARCHES_TO_PICKLE = [
+    {},
+    {"lazy": True, "gain_rise": lambda pick, candidate, before: 0},
+    {"budget": 3, "cost": {"tea": 1, "eat": 1, "ten": 1, "cup": 2, "zoo": 1}},
+    {"conflicts": [["tea", "eat"]], "requires": {"cup": ["tea"]}},
+    {"replicates": 2},
+]
+
+
+@pytest.mark.parametrize("search", SEARCHES_TO_PICKLE, ids=lambda search: "-".join(search) or "plain")
+def test_results_survive_pickling_whatever_the_worker_is(search, session):
+    best = session.greedy(lambda *of: letters(*of), WORDS, picks=2, user_kwargs={"unused": lambda: 0}, **search)
+    for twin in (pickle.loads(pickle.dumps(best)), copy.deepcopy(best), pickle.loads(pickle.dumps(copy.copy(best)))):
+        assert repr(twin) == repr(best)
+        assert (twin.keys, twin.value, twin.progress) == (best.keys, best.value, best.progress)
+        for name in ("picks", "trace", "missing", "sizes"):
+            assert getattr(twin, name).equals(getattr(best, name)), name
+        assert twin.pareto("letters").equals(best.pareto("letters"))
+        assert (twin.certificate, twin.diagnosis) == (best.certificate, best.diagnosis)
+        assert twin.plot().svg() == best.plot().svg()
 
 
 def test_a_set_whose_evaluation_failed_returns_in_the_next_round(session):

@@ -473,12 +473,39 @@ def test_a_greedy_search_takes_up_its_rounds_and_another_metric_is_another_searc
     first = session.greedy(letters, names, picks=3, journal=tmp_path / "j")
     again = session.greedy(letters, names, picks=3, journal=tmp_path / "j")
     assert (again.keys, again.value) == (first.keys, first.value)
+    assert (first.progress.from_journal, again.progress.from_journal) == (0, again.progress.finished)
+    assert again.progress.finished == first.progress.finished
     other = session.greedy(vowels, names, picks=3, journal=tmp_path / "j")
     with paramsurvey.open_journal(tmp_path / "j") as journal:
         counts = journal.stages["finished"].tolist()
     assert len(counts) == 2
     assert counts[0] >= 5 + 4 + 3 - 2
     assert (other.keys, other.value) == (session.greedy(vowels, names, picks=3).keys, other.value)
+
+
+def test_a_stage_that_asks_is_told_how_much_of_it_was_in_the_journal(session, tmp_path):
+    def told():
+        run = session.run(Pipeline().add(AskingTwice()), [{"n": 0}], journal=tmp_path / "j")
+        return run["asking"].iloc[0].tolist()
+
+    assert told() == [0, 4, 4, [1] * 4]
+    assert told() == [4, 4, 4, [0] * 4]
+
+
+class AskingTwice:
+    name = "asking"
+
+    def table(self, table):
+        all_of = (yield Ask(square, [{"n": n} for n in range(4)])).progress
+        first = yield Ask(double, [{"n": n} for n in range(4)], until="first")
+        attempts = dict(first.attempts)
+        finished = len(first.rows)
+        while first.outstanding:
+            first = yield Ask(double, [], until="first")
+            attempts |= first.attempts
+            finished += len(first.rows)
+        row = {"known": all_of.from_journal, "finished": all_of.finished, "first": finished}
+        return [{**row, "attempts": [attempts.get(number, 1) for number in range(4)]}]
 
 
 def test_a_pipeline_as_a_worker_is_told_by_its_stages(session, tmp_path):

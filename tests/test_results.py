@@ -9,7 +9,7 @@ import pytest
 from plain_workers import double, inverse
 
 import paramsurvey
-from paramsurvey.errors import Interrupted, MissingPsets, ParamsurveyError
+from paramsurvey.errors import Interrupted, MissingPsets, ParamsurveyError, StageError
 from paramsurvey.results import MapProgress, first_line
 
 
@@ -190,6 +190,27 @@ def test_results_survive_pickling_and_copying(session):
         pd.testing.assert_frame_equal(twin.missing_psets(), results.missing_psets())
         assert twin.progress == results.progress
         assert twin.stats.percentile("inverse", 50) == results.stats.percentile("inverse", 50)
+
+
+def test_results_of_a_run_survive_pickling_whatever_its_stages_are(session):
+    pipeline = (
+        paramsurvey.Pipeline("halves")
+        .map(lambda pset, system, user: {"half": 1 / pset["a"]}, name="half", user_kwargs=lambda: 0)
+        .derive(double=lambda half: 2 * half)
+        .greedy(lambda pset, system, user: {"worth": pset["candidate"]}, key="a", picks=1, allow_missing=True)
+    )
+    run = session.run(pipeline, [{"a": 0}, {"a": 1}, {"a": 2}])
+    for twin in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
+        assert repr(twin) == repr(run)
+        assert list(twin) == list(run)
+        assert str(twin.drawing()) == str(run.drawing())
+        pd.testing.assert_frame_equal(twin.results, run.results)
+        pd.testing.assert_frame_equal(twin.missing, run.missing)
+        assert twin.lineage(0) == run.lineage(0)
+        assert twin["greedy"].keys == run["greedy"].keys
+        assert twin.progress == run.progress
+        with pytest.raises(StageError, match=r"stage 'half' does not know any more what it did.*were pickled"):
+            session.run(twin.pipeline, [{"a": 1}])
 
 
 def test_holes_survive_pickling(serial):

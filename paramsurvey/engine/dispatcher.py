@@ -92,12 +92,14 @@ class Lost:
 class Taken(NamedTuple):
     """What the dispatcher took of a part: finished rows, and rows that are lost for good.
 
-    `part` has only the rows that were taken. Its failures are those in `lost` and those that are tried again.
+    `part` has only the rows that were taken. Its failures are those in `lost` and those that are tried again. `attempt`
+    says which it was, and is 0 if they were not computed at all, but are in the journal.
     """
 
     start: int  # the row of the stage at which the part begins
     part: Part
     lost: list[Lost]
+    attempt: int = 1
 
 
 @attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)  # else one converter slows all assignments
@@ -266,7 +268,7 @@ class Dispatcher:
         self.finished += count - len(lost) - again
         if flight.chunk.attempt > 1 and "_ends" in part.keys:
             part = self._with_ends(part, flight.chunk.start)
-        return Taken(start, part, lost)
+        return Taken(start, part, lost, flight.chunk.attempt)
 
     def _with_ends(self, part: Part, row: int) -> Part:
         """Have a row that was tried again, and finished, tell the end of each attempt; its worker knows the last."""

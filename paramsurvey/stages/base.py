@@ -28,7 +28,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
 
 import attrs
 
@@ -163,6 +163,13 @@ class Answers:
         How many psets can be computed at once; more under way than that wait.
     seconds : dict of int to float
         How long each took, by number; of psets that travelled together, the mean.
+    attempts : dict of int to int
+        How often each was tried, by number, where that is not once: 0 if the answer was in the journal.
+    earlier : dict of int to tuple of Failure
+        By number, how the attempts before the last one ended of those that are lost after several.
+    details : dict of int to dict
+        What each finished row says of itself, by number, if it was asked to (``details=``, ``capture=``); a failure
+        has that in its ``facts``.
     """
 
     rows: list[tuple[int, Pset]]
@@ -170,6 +177,9 @@ class Answers:
     outstanding: int
     slots: int
     seconds: Mapping[int, float]
+    attempts: Mapping[int, int] = attrs.field(factory=dict)
+    earlier: Mapping[int, tuple[Failure, ...]] = attrs.field(factory=dict)
+    details: Mapping[int, dict[str, Any]] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -242,6 +252,37 @@ class Source:
     name: str
 
 
+@attrs.frozen
+class Forgotten:
+    """A stage in results that were pickled: what it was, without what it did, which may be what cannot be pickled.
+
+    Parameters
+    ----------
+    name : str
+        What it is called.
+    kind : {"map", "rows", "table"}
+        Its kind.
+    """
+
+    name: str
+    kind: Kind
+
+    def work(self, *_: object) -> NoReturn:
+        """Refuse to run.
+
+        Raises
+        ------
+        StageError
+            With the remedy.
+        """
+        raise StageError(
+            f"stage {self.name!r} does not know any more what it did, because it comes from results that were pickled: "
+            "run the pipeline that the program makes"
+        )
+
+    rows = table = work
+
+
 class RowStage(Protocol):
     """Makes rows of any slice of the rows, in the driver."""
 
@@ -286,6 +327,8 @@ def kind_of(stage: object) -> Kind:
     """
     if not isinstance(getattr(stage, "name", None), str):
         raise StageError(f"{stage!r} is no stage: it has no name")
+    if isinstance(stage, Forgotten):
+        return stage.kind
     for kind, method in (("map", "work"), ("rows", "rows"), ("table", "table")):
         if callable(getattr(stage, method, None)) and not inspect.isclass(stage):
             return kind  # type: ignore[return-value]

@@ -389,6 +389,11 @@ wants the second best, too; give up one of them
         nowhere = np.full(len(places), -1, dtype=np.int64)
         return Made(results.table, (places, nowhere)[: len(tables)], shown=results)
 
+    def __reduce__(self) -> Any:
+        given = {field.name: getattr(self, field.name) for field in attrs.fields(Greedy)}
+        views = {name: dict(value) for name, value in given.items() if isinstance(value, MappingProxyType)}
+        return _again, ({**given, **views},)  # views of dicts cannot be pickled
+
     def psets_of(self, candidates: Any) -> Any:
         """Return what a user has as candidates as psets: names become dicts.
 
@@ -429,6 +434,10 @@ wants the second best, too; give up one of them
                 f"key={index!r} or a column"
             )
         return candidates
+
+
+def _again(given: Mapping[str, Any]) -> Greedy:
+    return Greedy(**given)
 
 
 def _with_so_far(task: Task, asks: Generator[Ask, Any, None]) -> Generator[Ask, Any, None]:

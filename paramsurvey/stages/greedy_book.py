@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from paramsurvey.engine.columns import Pset
+from paramsurvey.engine.records import Failure
 from paramsurvey.errors import StageError
 from paramsurvey.options import nearest_or_all, shown
 from paramsurvey.progress import MapProgress
@@ -35,24 +36,12 @@ Key: TypeAlias = Hashable
 Evaluation: TypeAlias = tuple[Key, int]
 """A set, and the number of the replicate."""
 
-NO_VALUE = "no value"
-"""The kind of failure of a set whose evaluation came back without a number to compare."""
+NO_VALUE: Any = "no value"
+"""The kind of failure of a set whose evaluation came back without a number to compare; only searches know it."""
 
 
-@attrs.frozen
-class Trouble:
-    """Why a set has no value.
-
-    Attributes
-    ----------
-    kind : str
-        As in `MapResults.missing`; `NO_VALUE` if the worker answered, but not with a number.
-    text : str
-        The reason.
-    """
-
-    kind: str
-    text: str
+OF_FINISHED = ("_status", "_attempts", "_ends")
+"""The details that `missing` has columns for in any case, or that say of finished rows alone that they are."""
 
 
 @attrs.frozen(eq=False)
@@ -67,17 +56,32 @@ class Outcome:
         Its metrics; None if it has none.
     answers : dict
         All that the worker said.
-    trouble : Trouble or None
-        Why it has none.
+    trouble : Failure or None
+        Why it has none; its kind is one of those in `MapResults.missing`, or `NO_VALUE` if the worker answered, but not
+        with a number.
     seconds : float or None
         How long that took, if it is known.
+    attempts : int
+        How often it was tried; 0 if the answer was in the journal.
+    earlier : tuple of Failure
+        How the attempts before the last one ended, if that failed, too.
+    details : dict
+        What the evaluation says of itself, if it was asked to.
     """
 
     members: Members
     score: Score | None
     answers: Pset
-    trouble: Trouble | None = None
+    trouble: Failure | None = None
     seconds: float | None = None
+    attempts: int = 1
+    earlier: tuple[Failure, ...] = ()
+    details: dict[str, Any] = attrs.field(factory=dict)
+
+    def without_value(self, reason: str) -> Outcome:
+        """Return the same, as one that came back without a number to compare."""
+        facts = tuple((key, value) for key, value in self.details.items() if key not in OF_FINISHED)
+        return attrs.evolve(self, score=None, trouble=Failure(NO_VALUE, reason, facts=facts))
 
 
 @attrs.frozen(eq=False)
@@ -117,16 +121,16 @@ class Metric:
     names: tuple[Hashable, ...] | None
     signs: tuple[int, ...]
 
-    def score(self, answers: Pset) -> Score | Trouble:
+    def score(self, answers: Pset) -> Score | str:
         """Return the score of an answer, or why it has none."""
         assert self.names is not None
         score = []
         for name, sign in zip(self.names, self.signs, strict=True):
             if name not in answers:
-                return Trouble(NO_VALUE, f"its answer has no {name!r}; it has: {listed(answers)}")
+                return f"its answer has no {name!r}; it has: {listed(answers)}"
             value = number(answers[name])
             if value is None:
-                return Trouble(NO_VALUE, f"its {name!r} is {shown(answers[name])}, which is no number to compare")
+                return f"its {name!r} is {shown(answers[name])}, which is no number to compare"
             score.append(value if sign > 0 else -value)
         return tuple(score)
 
@@ -232,15 +236,15 @@ class Book:
                 yield self._known[each], each[1]
 
     def _mean(self, found: list[Outcome]) -> Outcome:
-        trouble = next((each.trouble for each in found if each.trouble is not None), None)
+        troubled = next((each for each in found if each.trouble is not None), None)
         seconds = [each.seconds for each in found if each.seconds is not None]
         total = sum(seconds) if seconds else None
         scores = [each.score for each in found if each.score is not None]
-        if trouble is not None or len(scores) < len(found):
-            return Outcome(found[0].members, None, found[0].answers, trouble, total)
+        if troubled is not None:
+            return attrs.evolve(troubled, members=found[0].members, answers=found[0].answers, score=None, seconds=total)
         score = tuple(math.fsum(values) / len(values) for values in zip(*scores, strict=True))
         means = {name: sign * value for name, sign, value in zip(self.names, self.metric.signs, score, strict=True)}
-        return Outcome(found[0].members, score, {**found[0].answers, **means}, None, total)
+        return attrs.evolve(found[0], score=score, answers={**found[0].answers, **means}, seconds=total)
 
     @property
     def names(self) -> tuple[Hashable, ...]:
@@ -288,10 +292,28 @@ class Book:
         self.slots = told.slots
         for place, row in told.rows:
             each, members, pset = self._sent[place]
-            self._put(each, self._read(members, pset, row, told.seconds.get(place)))
+            answers = {name: value for name, value in row.items() if name not in pset}
+            outcome = Outcome(
+                members,
+                None,
+                answers,
+                seconds=told.seconds.get(place),
+                attempts=told.attempts.get(place, 1),
+                details=told.details.get(place, {}),
+            )
+            self._put(each, self._read(outcome))
         for place, failure in told.lost:
             each, members, _ = self._sent[place]
-            self._put(each, Outcome(members, None, {}, Trouble(failure.kind, failure.text)))
+            outcome = Outcome(
+                members,
+                None,
+                {},
+                failure,
+                attempts=told.attempts.get(place, 1),
+                earlier=told.earlier.get(place, ()),
+                details=dict(failure.facts),
+            )
+            self._put(each, outcome)
         return [self._sent[place][0] for place, _ in (*told.rows, *told.lost)]
 
     def pset(self, members: Members, replicate: int) -> Pset:
@@ -304,20 +326,18 @@ class Book:
             row[self.spec.replicate] = replicate
         return row
 
-    def _read(self, members: Members, pset: Pset, row: Pset, seconds: float | None) -> Outcome:
+    def _read(self, outcome: Outcome) -> Outcome:
         """Return what an answer says of a set."""
-        answers = {name: value for name, value in row.items() if name not in pset}
+        answers = outcome.answers
         if (
             not answers and self.spec.metric is None
         ):  # of which nobody can say what the only key is, whoever answers first
-            return Outcome(members, None, answers, Trouble(NO_VALUE, "its answer is empty"), seconds)
+            return outcome.without_value("its answer is empty")
         if self.metric.names is None:
             self.metric = attrs.evolve(self.metric, names=(self._only_key(answers),))
         self._answered.update(answers)
         score = self.metric.score(answers)
-        if isinstance(score, Trouble):
-            return Outcome(members, None, answers, score, seconds)
-        return Outcome(members, score, answers, None, seconds)
+        return outcome.without_value(score) if isinstance(score, str) else attrs.evolve(outcome, score=score)
 
     def _put(self, each: Evaluation, outcome: Outcome) -> None:
         self._under_way.discard(each)
@@ -346,13 +366,16 @@ class Book:
     @property
     def progress(self) -> MapProgress:
         """The counts of all evaluations, also of those ahead of need."""
-        failed = [each.trouble for each in self._known.values() if each.trouble and each.trouble.kind != NO_VALUE]
+        known = self._known.values()
+        failed = [each.trouble.kind for each in known if each.trouble is not None]
+        failed = [kind for kind in failed if kind != NO_VALUE]
         return MapProgress(
             total=self.calls,
             active=len(self._under_way),
             finished=len(self._known) - len(failed),
             failures=len(failed),
-            exceptions=sum(each.kind == "raised" for each in failed),
+            exceptions=failed.count("raised"),
+            from_journal=sum(not each.attempts for each in known),
         )
 
 

@@ -162,7 +162,7 @@ class Task:
             return ""
         trouble = without[0].trouble
         assert trouble is not None  # as for every set without a value
-        why = f"{trouble.kind}: {trouble.text}"
+        why = trouble.end
         if len(found) == 1:
             return f"the only set of the round has no value: {why}"
         if len(without) == len(found):

@@ -650,8 +650,8 @@ class Reduce:
         self._need(_the_only(inputs, self.name))
         return Columns((*self._grouped, *self._new), open=not self._new)
 
-    def table(self, *tables: Table) -> Table | Generator[Ask, MapResults, Table]:
-        """Return a row for each group, or ask for them."""
+    def table(self, *tables: Table) -> Table | Generator[Ask, MapResults, Table | Made]:
+        """Return a row for each group, or ask for them; those that are asked for are shown with any details."""
         table: Table = _the_only(tables, self.name)
         self._need(_columns_in(table))
         groups = _Groups.of(table, self._grouped, self.name)
@@ -714,7 +714,7 @@ class Reduce:
                 )
         return row
 
-    def _asked(self, table: Table, groups: _Groups) -> Generator[Ask, MapResults, Table]:
+    def _asked(self, table: Table, groups: _Groups) -> Generator[Ask, MapResults, Table | Made]:
         if not groups.rows:
             return groups.keys
         dicts = list(table.dicts())
@@ -726,7 +726,10 @@ class Reduce:
         if not self.allow_missing:
             self._refuse_missing(results, len(psets))
         answered = results.table.only([key for key in results.table.keys if key != GROUP])
-        return attrs.evolve(answered, index=None)
+        made = attrs.evolve(answered, index=None)
+        if results.details is None:
+            return made
+        return Made(made, shown=results.results.drop(columns=[GROUP]).reset_index(drop=True))
 
     def _refuse_missing(self, results: MapResults, total: int) -> None:
         missing = results.missing

@@ -7,10 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 from hypothesis import HealthCheck, settings
+
+import paramsurvey
 
 # A busy machine makes no example wrong; and CI finds the same twice, whatever the release of hypothesis.
 settings.register_profile(
@@ -121,3 +124,43 @@ def _no_process_outlives_the_tests() -> Iterator[None]:
     yield
     _close_the_default_session()
     _assert_gone(lambda: descendants() - before)
+
+
+# Sessions that say nothing
+
+
+class Nowhere:
+    """A stream for logs that nobody reads."""
+
+    def write(self, text: str) -> None:
+        pass
+
+
+QUIET = {"verbose": 0, "pslogger_fd": Nowhere()}
+
+
+@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
+def session(request: pytest.FixtureRequest) -> Iterator[paramsurvey.Session]:
+    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[paramsurvey.Session]:
+    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def serial() -> Iterator[paramsurvey.Session]:
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
+        yield session
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log files go where nobody minds, and no variable of the machine's has a say."""
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("PARAMSURVEY_"):
+            monkeypatch.delenv(name)

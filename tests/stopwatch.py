@@ -35,11 +35,17 @@ def _words(file: Path) -> list[str]:
         return []
 
 
+def own_family() -> int:
+    """Return the process below which all is that works for this one: itself, or what has started it as one of many."""
+    is_a_rank = {"PMI_RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys()
+    return os.getppid() if is_a_rank else os.getpid()
+
+
 @attrs.define
 class Stopwatch:
-    """Measures seconds, less those that a process and all below it have waited for a core; as does who holds it."""
+    """Measures seconds, less those that a process, or any below it, or this one, has waited for a core."""
 
-    pid: int = attrs.field(factory=os.getpid)
+    pid: int = attrs.field(factory=own_family)
     _waited: dict[Path, int] = attrs.field(factory=dict, init=False)  # by each thread, at the last look
     _looks: list[tuple[float, int]] = attrs.field(factory=list, init=False)  # when, and what they had waited until then
 

@@ -10,11 +10,13 @@ import psutil
 import pytest
 from conftest import marked, unmeasured, wait_until
 from test_loop import Driven
-from test_session import QUIET, _own_folder, psets_of, session  # noqa: F401 - fixtures
+from test_session import psets_of
 
 import paramsurvey
 from paramsurvey.engine.loop import TimeIsUp
 from paramsurvey.errors import DeadlinePassed, OptionError, StageFailed, SurveyError, Terminated
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def test_the_loop_ends_at_its_deadline_with_what_is_finished():
@@ -37,7 +39,7 @@ def slow(pset, system_kwargs, user_kwargs):
     return {"b": pset["a"]}
 
 
-def test_a_survey_ends_at_its_deadline_with_what_is_finished(session):  # noqa: F811
+def test_a_survey_ends_at_its_deadline_with_what_is_finished(session):
     assert len(session.map(slow, psets_of(2))) == 2  # the workers have started
     with pytest.raises(DeadlinePassed, match=r"the deadline has passed \(deadline=0.5 s\); \d+ of 200 psets") as caught:
         session.map(slow, psets_of(200), deadline=0.5)
@@ -49,19 +51,19 @@ def test_a_survey_ends_at_its_deadline_with_what_is_finished(session):  # noqa: 
     assert results.progress.active == 0
 
 
-def test_a_deadline_may_be_a_moment_and_be_over(session):  # noqa: F811
+def test_a_deadline_may_be_a_moment_and_be_over(session):
     for moment in (datetime.now(UTC) - timedelta(hours=1), datetime.now() - timedelta(hours=1)):
         with pytest.raises(DeadlinePassed, match=str(moment)[:16]) as caught:
             session.map(slow, psets_of(200), deadline=moment)
         assert len(caught.value.results.missing) > 0
 
 
-def test_a_deadline_that_is_far_away_changes_nothing(session):  # noqa: F811
+def test_a_deadline_that_is_far_away_changes_nothing(session):
     assert len(session.map(slow, psets_of(3), deadline=datetime.now() + timedelta(days=1))) == 3
     assert len(session.map(slow, psets_of(3), deadline=3600)) == 3
 
 
-def test_a_deadline_ends_a_pipeline_and_a_stream(session):  # noqa: F811
+def test_a_deadline_ends_a_pipeline_and_a_stream(session):
     pipeline = paramsurvey.Pipeline("late").map(slow).best("b")
     with pytest.raises(DeadlinePassed, match=r"^late: the deadline has passed"):
         session.run(pipeline, psets_of(200), deadline=0.5)
@@ -75,7 +77,7 @@ def test_a_deadline_is_one_of_the_whole_run():
         paramsurvey.Pipeline().map(slow, deadline=3)
 
 
-def test_a_failure_is_told_before_the_deadline(session):  # noqa: F811
+def test_a_failure_is_told_before_the_deadline(session):
     def apply(table):
         raise ValueError("first")
 
@@ -163,7 +165,7 @@ def test_without_a_journal_sigterm_ends_a_program_at_once_and_its_workers_with_i
     wait_until(lambda: not marked(mark), what="the workers have ended")
 
 
-def test_somebody_elses_handler_of_sigterm_is_left_alone(session):  # noqa: F811
+def test_somebody_elses_handler_of_sigterm_is_left_alone(session):
     def handler(*_):
         pass
 

@@ -11,12 +11,15 @@ import time
 
 import numpy as np
 import pytest
-from test_session import QUIET, _own_folder, pool, psets_of, session  # noqa: F401 - fixtures
+from conftest import QUIET
+from test_session import psets_of
 
 import paramsurvey
 from paramsurvey.engine.columns import DETAILS
 from paramsurvey.engine.details import TAIL_BYTES
 from paramsurvey.errors import PsetError, SessionError, StageError, StageFailed
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 COSTS = [name for name in DETAILS if name not in ("_stdout", "_stderr")]
 
@@ -33,7 +36,7 @@ def talks(pset, system_kwargs, user_kwargs):
     return {"b": 2 * pset["a"], "seed": system_kwargs["seed"]}
 
 
-def test_rows_say_where_when_and_at_what_cost_they_were_computed(session):  # noqa: F811
+def test_rows_say_where_when_and_at_what_cost_they_were_computed(session):
     began = time.time()
     results = session.map(talks, psets_of(4), details=True)
     frame = results.results
@@ -49,7 +52,7 @@ def test_rows_say_where_when_and_at_what_cost_they_were_computed(session):  # no
     assert frame["_seed"].tolist() == frame["seed"].tolist()
 
 
-def test_what_was_printed_is_kept_whoever_printed_it(session, capfd):  # noqa: F811
+def test_what_was_printed_is_kept_whoever_printed_it(session, capfd):
     results = session.map(talks, psets_of(3), details=True)
     for row in (*results.results.itertuples(), results.missing.rename(columns=str.strip).iloc[0]):
         out, err = (row._stdout, row._stderr) if hasattr(row, "_stdout") else (row[-2], row[-1])
@@ -59,7 +62,7 @@ def test_what_was_printed_is_kept_whoever_printed_it(session, capfd):  # noqa: F
     assert "program" not in capfd.readouterr().out
 
 
-def test_missing_rows_have_details_too_if_their_worker_lived_to_tell(session):  # noqa: F811
+def test_missing_rows_have_details_too_if_their_worker_lived_to_tell(session):
     missing = session.map(talks, psets_of(3), details=True).missing
     assert missing["_exception"].tolist() == ["ValueError('one')"]
     assert missing.loc[1, "_traceback"].splitlines()[1].endswith("in talks")
@@ -74,7 +77,7 @@ def fails_once(pset, system_kwargs, user_kwargs):
     return {}
 
 
-def test_a_finished_row_tells_the_end_of_each_attempt(session):  # noqa: F811
+def test_a_finished_row_tells_the_end_of_each_attempt(session):
     frame = session.map(fails_once, psets_of(4), details=True, retries=1).results
     assert frame["_attempts"].tolist() == [1, 1, 2, 1]
     assert frame["_ends"].tolist()[1:3] == [("finished",), ("raised: KeyError('once')", "finished")]
@@ -86,7 +89,7 @@ def dies(pset, system_kwargs, user_kwargs):
     raise ValueError(pset["a"])
 
 
-def test_who_died_cannot_tell(pool):  # noqa: F811
+def test_who_died_cannot_tell(pool):
     missing = pool.map(dies, psets_of(3), details=True).missing
     assert missing["_kind"].tolist() == ["raised", "died", "raised"]
     assert missing["_pid"].isna().tolist() == [False, True, False]
@@ -97,7 +100,7 @@ def takes_memory(pset, system_kwargs, user_kwargs):
     return {}
 
 
-def test_the_growth_of_memory_is_that_of_the_pset(pool):  # noqa: F811
+def test_the_growth_of_memory_is_that_of_the_pset(pool):
     if not os.path.exists("/proc/self/clear_refs"):
         pytest.skip("only Linux forgets a peak")
     memory = pool.map(takes_memory, psets_of(32)[::31] * 2, details=True).results["_memory"].tolist()
@@ -106,7 +109,7 @@ def test_the_growth_of_memory_is_that_of_the_pset(pool):  # noqa: F811
     assert memory[2] < 25e6
 
 
-def test_a_lot_of_output_leaves_its_end(session):  # noqa: F811
+def test_a_lot_of_output_leaves_its_end(session):
     def chatty(pset, system_kwargs, user_kwargs):
         print("x" * 100_000 + "end", end="")
         return {}
@@ -116,7 +119,7 @@ def test_a_lot_of_output_leaves_its_end(session):  # noqa: F811
     assert row["_stdout"] == "x" * (TAIL_BYTES - 3) + "end"
 
 
-def test_output_may_go_to_files_of_its_own_for_each_pset(session, tmp_path):  # noqa: F811
+def test_output_may_go_to_files_of_its_own_for_each_pset(session, tmp_path):
     frame = session.map(talks, psets_of(3), capture="files", name="two words").results
     for row in frame.to_dict("records"):
         assert os.path.dirname(row["_stdout"]) == str(tmp_path / "two_words.output")
@@ -127,7 +130,7 @@ def test_output_may_go_to_files_of_its_own_for_each_pset(session, tmp_path):  # 
     assert len(os.listdir(tmp_path / "two_words.output")) == 6  # also of the pset that raised
 
 
-def test_output_goes_through_if_nobody_asks(session, capfd):  # noqa: F811
+def test_output_goes_through_if_nobody_asks(session, capfd):
     with paramsurvey.Session(backend=session.backend, ncores=1, **QUIET) as fresh:
         assert list(fresh.map(talks, psets_of(1)).results.columns) == ["a", "b", "seed"]
         frame = fresh.map(talks, psets_of(1), details=True, capture="through").results
@@ -139,7 +142,7 @@ def knows_nothing(pset, system_kwargs, user_kwargs):
     return {"keys": sorted(pset)}
 
 
-def test_details_are_no_parameters_of_the_stages_below(session):  # noqa: F811
+def test_details_are_no_parameters_of_the_stages_below(session):
     pipeline = paramsurvey.Pipeline().map(fails_once).map(knows_nothing, name="second").top(3, by="a")
     run = session.run(pipeline, psets_of(3), details=True, retries=1)
     assert run["second"].results["keys"].tolist() == [["a"]] * 3
@@ -156,7 +159,7 @@ def counts(pset, system_kwargs, user_kwargs):
     return {"rows": len(pset["group"])}
 
 
-def test_groups_have_details_if_a_worker_reduces_them(session):  # noqa: F811
+def test_groups_have_details_if_a_worker_reduces_them(session):
     pipeline = paramsurvey.Pipeline().reduce("a", worker=counts, name="counts")
     run = session.run(pipeline, psets_of(4)[2:] * 2, details=True)
     for frame in (run["counts"], run.results):
@@ -169,13 +172,13 @@ def test_groups_have_details_if_a_worker_reduces_them(session):  # noqa: F811
     assert failed.value.__cause__.results.missing["_stdout"].tolist() == ["1\n"]
 
 
-def test_the_journal_remembers_the_details(session):  # noqa: F811
+def test_the_journal_remembers_the_details(session):
     first = session.map(talks, psets_of(3), details=True, journal="details")
     again = session.map(talks, psets_of(3), details=True, journal="details")
     assert first.results[["a", "_start", "_stdout"]].equals(again.results[["a", "_start", "_stdout"]])
 
 
-def test_the_journal_remembers_the_details_of_what_failed(session):  # noqa: F811
+def test_the_journal_remembers_the_details_of_what_failed(session):
     first = session.map(talks, psets_of(3), details=True, journal="details")
     again = session.map(talks, psets_of(3), details=True, journal="details", retry_failed=False)
     assert again.missing.equals(first.missing)
@@ -187,7 +190,7 @@ def test_the_journal_remembers_the_details_of_what_failed(session):  # noqa: F81
     ("options", "columns"),
     [({}, []), ({"capture": "tail"}, ["_stdout", "_stderr"]), ({"details": True, "capture": "through"}, COSTS)],
 )
-def test_rows_of_a_journal_have_the_details_that_this_run_asks_for(session, options, columns):  # noqa: F811
+def test_rows_of_a_journal_have_the_details_that_this_run_asks_for(session, options, columns):
     session.map(talks, psets_of(3), details=True, journal="details")
     again = session.map(talks, psets_of(3), journal="details", retry_failed=False, **options)
     assert again.progress.from_journal == 2
@@ -212,7 +215,7 @@ def remembers(pset, system_kwargs, user_kwargs):
     return {"b": user_kwargs["k"], "seed": seed, "pid": os.getpid(), "cwd": os.getcwd()}
 
 
-def remembering(session, folder):  # noqa: F811
+def remembering(session, folder):
     psets = [{"a": a, "list": []} for a in range(3)]
     spoil = []
     results = session.map(remembers, psets, user_kwargs={"k": 7, "spoil": spoil}, seed=5, chdir=folder)
@@ -220,7 +223,7 @@ def remembering(session, folder):  # noqa: F811
     return results
 
 
-def test_a_row_can_be_computed_again_in_this_process(session, tmp_path):  # noqa: F811
+def test_a_row_can_be_computed_again_in_this_process(session, tmp_path):
     (tmp_path / "here").mkdir()
     results = remembering(session, tmp_path / "here")
     before = results.to_dict()
@@ -232,7 +235,7 @@ def test_a_row_can_be_computed_again_in_this_process(session, tmp_path):  # noqa
     assert results.to_dict() == before
 
 
-def test_a_missing_row_raises_here_and_may_be_looked_at(session, tmp_path, monkeypatch):  # noqa: F811
+def test_a_missing_row_raises_here_and_may_be_looked_at(session, tmp_path, monkeypatch):
     looked_at = []
     monkeypatch.setattr(pdb, "post_mortem", looked_at.append)
     results = remembering(session, tmp_path)
@@ -247,7 +250,7 @@ def test_a_missing_row_raises_here_and_may_be_looked_at(session, tmp_path, monke
     assert trace.tb_frame.f_code.co_name == "remembers"
 
 
-def test_a_row_that_is_not_there_is_refused(session, tmp_path):  # noqa: F811
+def test_a_row_that_is_not_there_is_refused(session, tmp_path):
     results = remembering(session, tmp_path)
     with pytest.raises(PsetError, match="remembers: no row has the label 9"):
         results.reproduce(9)
@@ -256,7 +259,7 @@ def test_a_row_that_is_not_there_is_refused(session, tmp_path):  # noqa: F811
         copy.reproduce(0)
 
 
-def test_rows_of_a_run_can_be_computed_again(session):  # noqa: F811
+def test_rows_of_a_run_can_be_computed_again(session):
     def second(pset, system_kwargs, user_kwargs):
         return {"c": 1 / (pset["a"] - 3)}
 

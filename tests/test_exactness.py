@@ -10,20 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import paramsurvey
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=_Nowhere()) as session:
-        yield session
-
-
 # What is identical
 
 

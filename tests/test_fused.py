@@ -8,24 +8,12 @@ import pytest
 from greedy_run_workers import different, seed, word
 from pipeline_workers import fails_at_three, half, square
 
-import paramsurvey
 from paramsurvey import Pipeline
 from paramsurvey.callables import as_worker, worker_name
 from paramsurvey.errors import StageError
 from paramsurvey.stages.base import Ask
 
 pytestmark = pytest.mark.timeout(60, method="signal")
-
-
-class Nowhere:
-    def write(self, text):
-        pass
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=Nowhere()) as session:
-        yield session
 
 
 ROWS = [{"n": n} for n in range(5)]

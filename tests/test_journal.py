@@ -10,6 +10,7 @@ from itertools import count, islice
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUIET, Nowhere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal_workers import fails_at_odd, noted_half, noted_square, parity, square
@@ -23,20 +24,9 @@ from paramsurvey.journal import ledger, prints
 from paramsurvey.stages.base import Ask
 
 
-class Nowhere:
-    def write(self, text):
-        pass
-
-
 @pytest.fixture(params=["serial", "multiprocessing"])
 def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=Nowhere()) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def serial():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=Nowhere()) as session:
+    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
         yield session
 
 
@@ -576,7 +566,7 @@ def test_a_pipeline_that_is_stopped_has_what_is_finished_and_the_rest_is_missing
 def test_surveys_of_several_threads_write_to_one_journal(tmp_path):
     psets = [{"n": n} for n in range(300)]
     with (
-        paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=Nowhere()) as session,
+        paramsurvey.Session(backend="serial", **QUIET) as session,
         ThreadPoolExecutor(4) as pool,
     ):
         options = {"journal": tmp_path / "j", "group_size": 1}

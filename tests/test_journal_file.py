@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from conftest import Nowhere
 from journal_workers import fails_at_odd, square
 
 import paramsurvey
@@ -22,11 +23,6 @@ from paramsurvey.journal.format import Damage, Kind, Torn, head, record, records
 from paramsurvey.journal.ledger import Journal
 
 PSETS = [{"n": n} for n in range(8)]
-
-
-class Nowhere:
-    def write(self, text):
-        pass
 
 
 def new_session():

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUIET
 from journal_workers import fails_at_odd, parity, square
 
 import paramsurvey
@@ -17,14 +18,9 @@ from paramsurvey.journal import format as journal_format
 from paramsurvey.journal.format import HEAD_BYTES, Kind, records
 
 
-class Nowhere:
-    def write(self, text):
-        pass
-
-
 @pytest.fixture
 def session():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=Nowhere()) as session:
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
         yield session
 
 

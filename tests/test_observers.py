@@ -26,13 +26,7 @@ from paramsurvey.observers.terminal import Terminal
 from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("PARAMSURVEY_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def survey(count=4, **options):

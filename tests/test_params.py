@@ -2,17 +2,19 @@ import copy
 import enum
 import math
 import pickle
-import time
 from collections import OrderedDict
 from itertools import product as itertools_product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from counting import lines_run_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal, assert_index_equal
 
+import paramsurvey.params
 from paramsurvey.dtypes import exact_column
 from paramsurvey.errors import PsetError
 from paramsurvey.params import add_column, product
@@ -313,10 +315,10 @@ def test_categories_are_made_of_strings_and_only_when_asked_for():
 
 
 def test_a_million_rows_take_a_moment():
-    start = time.process_time()
-    table = product({"a": range(100), "b": list(map(str, range(100))), "c": [0.5] * 50, "d": [None, [1]]})
-    assert table.shape == (1_000_000, 4)
-    assert time.process_time() - start < 1.5  # 0.08 s, on a machine that is not busy
+    """None is dealt with by a line of ours."""
+    parameters = {"a": range(100), "b": list(map(str, range(100))), "c": [0.5] * 50, "d": [None, [1]]}
+    assert product(parameters).shape == (1_000_000, 4)
+    assert lines_run_in(Path(paramsurvey.params.__file__).parent, product, parameters) < 10_000
 
 
 @pytest.mark.parametrize(

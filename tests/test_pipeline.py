@@ -8,6 +8,7 @@ import attrs
 import networkx as nx
 import pandas as pd
 import pytest
+from conftest import QUIET, Nowhere
 from pipeline_workers import half, negated, square
 
 import paramsurvey
@@ -22,14 +23,9 @@ from paramsurvey.tables import Table
 from paramsurvey.workers import keywords
 
 
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
 @pytest.fixture(scope="module")
 def session():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=_Nowhere()) as session:
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
         yield session
 
 
@@ -541,7 +537,7 @@ def test_options_of_the_whole_run_are_refused_for_a_stage(name):
 def test_the_log_of_a_stage_is_refused():
     message = "Map(pslogger_fd=...): pslogger_fd is an option of the whole run, not of one stage of it"
     with refused(message, OptionError):
-        Pipeline().map(square, pslogger_fd=_Nowhere())
+        Pipeline().map(square, pslogger_fd=Nowhere())
 
 
 def test_unknown_and_impossible_options_of_a_stage_are_refused_when_it_is_made():

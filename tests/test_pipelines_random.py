@@ -11,6 +11,7 @@ import attrs
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUIET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_workers import MIXTURE, at_random, group_at_random
@@ -523,20 +524,9 @@ def assert_lineage(run, name, rows, recipe):
 
 
 @pytest.fixture(scope="module")
-def serial():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=_Nowhere()) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
 def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=8, verbose=0, pslogger_fd=_Nowhere()) as session:
+    with paramsurvey.Session(backend="multiprocessing", ncores=8, **QUIET) as session:
         yield session
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
 
 
 @attrs.frozen

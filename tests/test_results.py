@@ -13,23 +13,6 @@ from paramsurvey.errors import Interrupted, MissingPsets, ParamsurveyError, Stag
 from paramsurvey.results import MapProgress, first_line
 
 
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
-@pytest.fixture(scope="module")
-def serial():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=_Nowhere()) as session:
-        yield session
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=_Nowhere()) as session:
-        yield session
-
-
 def fail(pset, system_kwargs, user_kwargs):
     raise RuntimeError("<no> luck & none")
 

@@ -5,15 +5,18 @@ import signal
 import time
 
 import pytest
+from conftest import QUIET
 from test_dispatcher import RAISED, all_of, finish, part, rows
 from test_loop import Driven
-from test_session import QUIET, _own_folder, psets_of, session  # noqa: F401 - fixtures
+from test_session import psets_of
 
 import paramsurvey
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.dispatcher import MOST_DEATHS, Dispatcher
 from paramsurvey.engine.loop import Over
 from paramsurvey.engine.records import Died, Failure, Retries, TimedOut
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 NO_MEMORY = Failure("raised", "MemoryError()", for_memory=True)
 
@@ -156,20 +159,20 @@ def fails_twice(pset, system_kwargs, user_kwargs):
         ("ValueError", 0, 1),
     ],
 )
-def test_only_exceptions_that_are_named_are_worth_a_retry(session, names, finished, attempts):  # noqa: F811
+def test_only_exceptions_that_are_named_are_worth_a_retry(session, names, finished, attempts):
     errors = (ConnectionResetError, TimeoutError)
     results = session.map(fails_twice, psets_of(1), retries=2, retry_exceptions=names, user_kwargs=errors)
     assert len(results) == finished
     assert results.missing["_attempts"].tolist() == ([attempts] if attempts else [])
 
 
-def test_missing_rows_tell_the_end_of_each_attempt(session):  # noqa: F811
+def test_missing_rows_tell_the_end_of_each_attempt(session):
     missing = session.map(fails_twice, psets_of(2), retries=1, user_kwargs=(KeyError, ValueError)).missing
     assert missing["_ends"].tolist() == [("raised: KeyError('attempt 1')", "raised: ValueError('attempt 2')")] * 2
     assert "_ends" not in session.map(fails_twice, psets_of(2), user_kwargs=(KeyError, ValueError)).missing
 
 
-def test_the_back_off_is_kept(session):  # noqa: F811
+def test_the_back_off_is_kept(session):
     began = time.monotonic()
     results = session.map(fails_twice, psets_of(2), retries=2, retry_backoff=0.1, user_kwargs=(KeyError, KeyError))
     assert len(results) == 2
@@ -178,7 +181,7 @@ def test_the_back_off_is_kept(session):  # noqa: F811
 
 @pytest.fixture(scope="module")
 def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:  # noqa: F811
+    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
         yield session
 
 
@@ -222,11 +225,11 @@ def needs_all_memory(pset, system_kwargs, user_kwargs):
     return {"attempt": system_kwargs["attempt"]}
 
 
-def test_a_memory_error_is_tried_again_alone_without_any_retries(session):  # noqa: F811
+def test_a_memory_error_is_tried_again_alone_without_any_retries(session):
     assert session.map(needs_all_memory, psets_of(3), retry_alone=True).results["attempt"].tolist() == [2, 2, 2]
     assert len(session.map(needs_all_memory, psets_of(3)).missing) == 3
 
 
-def test_retries_of_a_stage_in_a_pipeline(session):  # noqa: F811
+def test_retries_of_a_stage_in_a_pipeline(session):
     pipeline = paramsurvey.Pipeline().map(fails_twice, retries=2, retry_backoff=0.01).where("attempt == 3")
     assert len(session.run(pipeline, psets_of(3), user_kwargs=(KeyError, KeyError)).results) == 3

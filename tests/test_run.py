@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUIET
 from failing_workers import UnpicklableValue
 from pipeline_workers import (
     counts_its_calls,
@@ -59,42 +60,7 @@ from paramsurvey.stages import rows as row_stages
 from paramsurvey.stages.base import Ask, Rows
 from paramsurvey.stages.tables import Reduce
 
-pytestmark = pytest.mark.timeout(60, method="signal")
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
-QUIET = {"verbose": 0, "pslogger_fd": _Nowhere()}
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Log files go where nobody minds, and no variable of the machine's has a say."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("PARAMSURVEY_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def serial():
-    with paramsurvey.Session(backend="serial", **QUIET) as session:
-        yield session
+pytestmark = [pytest.mark.timeout(60, method="signal"), pytest.mark.usefixtures("own_folder")]
 
 
 @pytest.fixture

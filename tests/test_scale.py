@@ -5,16 +5,16 @@ The survey is that of ``benchmarks/scale.py``, smaller: the real loop and dispat
 
 from __future__ import annotations
 
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
+from counting import lines_run_in
 
 import paramsurvey.engine.dispatcher
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINE = str(Path(paramsurvey.engine.dispatcher.__file__).parent)  # of the one that is installed
+ENGINE = Path(paramsurvey.engine.dispatcher.__file__).parent  # of the one that is installed
 
 
 @pytest.fixture
@@ -25,31 +25,10 @@ def simulate(monkeypatch):
     return simulate
 
 
-def lines_of_the_engine(function, *args, **kwargs):
-    """Return how many lines of the engine a call runs, every turn of a loop or of a comprehension being one more."""
-    count = 0
-
-    def in_the_engine(frame, event, _):
-        nonlocal count
-        count += event == "line"
-        return in_the_engine
-
-    def anywhere(frame, _event, _):
-        return in_the_engine if frame.f_code.co_filename.startswith(ENGINE) else None
-
-    tracing_before = sys.gettrace()  # that of the measurement of coverage
-    sys.settrace(anywhere)
-    try:
-        function(*args, **kwargs)
-    finally:
-        sys.settrace(tracing_before)
-    return count
-
-
 @pytest.mark.parametrize("group_size", [None, 3])
 def test_the_work_for_a_row_does_not_grow_with_the_slots(group_size, simulate):
     rows = 6_000
-    few, many = (lines_of_the_engine(simulate, rows, slots, group_size=group_size) for slots in (10, 1_000))
+    few, many = (lines_run_in(ENGINE, simulate, rows, slots, group_size=group_size) for slots in (10, 1_000))
     assert few > 10 * rows / (group_size or 1)  # it counts something
     assert many < 1.5 * few  # at the end, rows are taken back once from every slot
 

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import QUIET
 from plain_workers import Multiplier, busy, closure, decorated, double, inverse, told, whereabouts, with_factor
 
 import paramsurvey
@@ -23,36 +24,9 @@ from paramsurvey.errors import (
     WorkerError,
 )
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Log files go where nobody minds, and no variable of the machine's has a say."""
-    monkeypatch.chdir(tmp_path)
-    for name in os.environ:
-        if name.startswith("PARAMSURVEY_"):
-            monkeypatch.delenv(name)
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
-QUIET = {"verbose": 0, "pslogger_fd": _Nowhere()}
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=2, **QUIET) as session:
-        yield session
 
 
 def psets_of(count):

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import QUIET
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,18 +50,13 @@ def answered(stage, *tables):
     """Have a conversation with a stage, and survey what it asks for with real workers."""
     talk = conversation(stage, tables)
     told = None
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=_Nowhere()) as session:
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
         try:
             while True:
                 ask = talk.send(told)
                 told = session.map(ask.worker, ask.psets, **ask.options)
         except StopIteration as stop:
             return stop.value
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
 
 
 # What they are

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import lines_run_in
 from hdrh.histogram import HdrHistogram
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import paramsurvey.stats
 from paramsurvey.errors import OptionError
 from paramsurvey.stats import PerfStats, record_iowait, record_wallclock
 
@@ -208,11 +211,10 @@ def test_the_size_does_not_depend_on_the_number_of_times():
 
 
 def test_a_million_times_take_a_moment():
+    """None is dealt with by a line of ours."""
     values = np.random.default_rng(1).lognormal(-6, 1.5, 1_000_000)
     stats = PerfStats({"warm": values[:100]})
-    start = time.process_time()
-    stats.add("x", values)
-    assert time.process_time() - start < 0.1  # 0.014 s, on a machine that is not busy
+    assert lines_run_in(Path(paramsurvey.stats.__file__), stats.add, "x", values) < 10_000
     assert stats.read_stats("x")[0] == 1_000_000
 
 

@@ -14,17 +14,6 @@ from paramsurvey.errors import ParamsurveyError, PsetError
 from paramsurvey.tables import Table, table_of
 
 
-@pytest.fixture(scope="module")
-def serial():
-    with paramsurvey.Session(backend="serial", verbose=0, pslogger_fd=_Nowhere()) as session:
-        yield session
-
-
-class _Nowhere:
-    def write(self, text):
-        pass
-
-
 def nothing(pset, system_kwargs, user_kwargs):
     return None
 

@@ -32,6 +32,29 @@ def add_or_raise(pset: Pset, system_kwargs: object = None, user_kwargs: object =
     return {"c": pset["a"] + pset["b"]}
 
 
+def last_or_raise(pset: Pset, system_kwargs: object = None, user_kwargs: object = None) -> dict[str, float]:
+    """Take as long as the pset says, but refuse negative numbers."""
+    _refuse_negative(pset)
+    return last(pset)
+
+
+def make_image_or_raise(pset: Pset, system_kwargs: object = None, user_kwargs: object = None) -> dict[str, Any]:
+    """Return an array of 1 MB, but refuse negative numbers."""
+    _refuse_negative(pset)
+    return make_image(pset)
+
+
+def read_sky_or_raise(pset: Pset, system_kwargs: object, user_kwargs: Mapping[str, Any]) -> dict[str, float]:
+    """Read a few elements of a large array, but refuse negative numbers."""
+    _refuse_negative(pset)
+    return read_sky(user_kwargs["sky"], pset)
+
+
+def _refuse_negative(pset: Pset) -> None:
+    if pset["a"] < 0:
+        raise ValueError(f"a is {pset['a']}")
+
+
 def last(pset: Pset, system_kwargs: object = None, user_kwargs: object = None) -> dict[str, float]:
     """Take as long as the pset says, nearly all of it asleep.
 

@@ -268,7 +268,7 @@ def _portable(task: Task) -> Task:
     gain_rise = None if callable(task.spec.gain_rise) else task.spec.gain_rise
     task, book = copy.copy(task), copy.copy(task.book)
     task.spec = book.spec = attrs.evolve(task.spec, worker=forgotten, options={}, gain_rise=gain_rise)
-    task.book = book
+    task.book, book.options = book, {}
     return task
 
 

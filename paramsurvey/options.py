@@ -20,7 +20,7 @@ import numbers
 import operator
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, Literal
@@ -224,6 +224,20 @@ def names_of_exceptions(value: Any) -> tuple[str, ...]:
     if not names or not all(name.replace(".", "").isidentifier() for name in names):
         raise ValueError
     return tuple(names)
+
+
+@kind(
+    "the name of a column, or a list of such names",
+    parse=as_names,
+    expects_text="names of columns, with commas between",
+)
+def names_of_columns(value: Any) -> tuple[Hashable, ...]:
+    names = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not all(isinstance(name, Hashable) for name in names):
+        raise TypeError
+    if not names or "" in names:
+        raise ValueError
+    return names
 
 
 @kind("the path of a folder", parse=str)
@@ -433,6 +447,9 @@ class Options:
         None, captures, "what becomes of what workers print: through, tail, files; None: tail with details"
     )
     seed: int = option(0, any_whole, "the survey's seed, from which each pset gets its own")
+    seed_by: tuple[Hashable, ...] | None = option(
+        None, names_of_columns, "the parameters on which the seeds of psets depend; None: on all"
+    )
     journal: str | None = option(None, file_path, "the file that remembers finished psets")
     version: str | None = option(None, text, "your own mark of what answers mean; others in the journal are stale")
     depends: tuple[str | ModuleType, ...] = option(

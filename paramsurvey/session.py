@@ -584,7 +584,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
     worker : callable
         ``worker(pset, system_kwargs, user_kwargs)``, under any names; returns a dict of answers, or None. It may be a
         lambda, a closure, a callable object, a function of a notebook. `pset` is a dict; `system_kwargs` has ``name``,
-        ``raw_stats`` (for `stats.record_wallclock`), ``seed`` (63 bits that depend on ``seed=`` and the pset alone),
+        ``raw_stats`` (for `stats.record_wallclock`), ``seed`` (63 bits that depend on ``seed=`` and the pset alone, or
+        on the parameters that ``seed_by=`` names),
         ``attempt`` (1, or more if it is tried again), and ``out_subdir`` if ``out_subdirs`` was given.
     psets : list or iterator of dicts, DataFrame, or MapResults
         The parameter sets. Those of a `MapResults` are its rows with the very values that went in and came back; what
@@ -621,6 +622,9 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         ``NAME.output``, and those columns have their names. By default ``"tail"`` with `details`, else ``"through"``.
     seed : int, default 0
         The survey's seed.
+    seed_by : column name or list of them, optional
+        The parameters on which the seeds of psets depend; by default all. Psets that have the same values there have
+        the same seed: common random numbers.
     journal : str or path, optional
         The file that remembers finished psets. Those that are in it, with the same code, ``user_kwargs``, ``seed``,
         ``version`` and ``depends``, are taken from it (`paramsurvey.journal`).

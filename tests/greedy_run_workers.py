@@ -46,6 +46,10 @@ def prints_and_fails_while_alone(pset, system_kwargs, user_kwargs):
     return fails_while_alone(pset, system_kwargs, user_kwargs)
 
 
+def tells_its_seed(pset, system_kwargs, user_kwargs):
+    return {**letters(pset, system_kwargs, user_kwargs), "seed": system_kwargs["seed"]}
+
+
 def fails_at_first(pset, system_kwargs, user_kwargs):
     if system_kwargs["attempt"] == 1:
         raise ValueError("not yet")

@@ -54,6 +54,7 @@ REFUSED = [
     ({"first": 2, "picks": 1}, "first=2, picks=1): a pair is two picks"),
     ({"ordered": True, "polish": "swap"}, "only a search that adds one by one knows in which order"),
     ({"max_evaluations": 3, "replicates": 5}, "not one set could be evaluated"),
+    ({"replicates": 2, "options": {"seed_by": "x"}}, "all sets of one replicate have one seed"),
     ({"start": [1], "exclude": [1]}, "somebody is in from the start and must not be picked"),
     ({"requires": {1: 2}, "exclude": [2]}, "somebody requires who must not be picked"),
     ({"requires": {1: 2}, "conflicts": [(2, 1)]}, "somebody requires whom it is in conflict with"),

@@ -18,6 +18,7 @@ from greedy_run_workers import (
     fails_while_alone,
     letters,
     prints_and_fails_while_alone,
+    tells_its_seed,
 )
 from test_failures_driver import HEAD, program  # noqa: F401 - a fixture
 
@@ -250,6 +251,42 @@ def test_picks_and_trace_are_the_same_for_any_number_of_workers(search, several)
         assert other.picks.equals(first.picks), name
         assert table(other).equals(table(first)), name
         assert (other.value, other.stopped, other.evaluations) == (first.value, first.stopped, first.evaluations)
+
+
+# Noise
+
+
+def seeds_of_replicates(session, **options):
+    seen = {}
+
+    def note(user_ret, system_kwargs, user_kwargs):
+        seen.setdefault(user_ret["pset"]["run"], set()).add(user_ret["result"]["seed"])
+
+    search = {"picks": 2, "replicates": 2, "replicate": "run"}
+    session.greedy(tells_its_seed, WORDS, metric="letters", out_func=note, **search, **options)
+    return seen
+
+
+def test_all_sets_of_one_replicate_have_one_seed_and_no_two_replicates_have_the_same(several):
+    seeds = seeds_of_replicates(several["serial"])
+    assert seeds.keys() == {0, 1, 2, 3}  # the last two are those by which the picks are evaluated afresh
+    assert [len(of) for of in seeds.values()] == [1] * 4
+    assert len(set.union(*seeds.values())) == 4
+    assert [seeds_of_replicates(session) for session in several.values()] == [seeds] * 4
+    others = seeds_of_replicates(several["2"], options={"seed": 1})
+    assert set.union(*others.values()).isdisjoint(set.union(*seeds.values()))
+
+
+def test_without_replicates_every_set_has_its_own_seed(session):
+    best = session.greedy(tells_its_seed, WORDS, metric="letters", picks=2)
+    assert best.trace["seed"].nunique() == len(best.trace)
+
+
+def test_another_seed_for_the_sets_of_a_replicate_is_refused(session):
+    with pytest.raises(OptionError, match=r"greedy\(seed_by='candidate', replicates=...\): all sets of one replicate"):
+        session.greedy(tells_its_seed, WORDS, picks=2, replicates=2, seed_by="candidate")
+    with pytest.raises(OptionError, match=r"all sets of one replicate have one seed.*leave seed_by out"):
+        Greedy(tells_its_seed, picks=2, replicates=2, options={"seed_by": "candidate"})
 
 
 # Evaluations that fail

@@ -204,6 +204,7 @@ def test_other_code_other_user_kwargs_other_seeds_and_other_versions_are_other_s
 
     assert taken() == 0
     assert [taken(double), taken(user_kwargs={"a": 1}), taken(seed=1), taken(version="2")] == [0] * 4
+    assert [taken(seed_by="n"), taken(seed_by="n"), taken(seed_by=["n", "n"])] == [0, 60, 0]
     assert [taken(), taken(double), taken(user_kwargs={"a": 1}), taken(seed=1), taken(version="2")] == [60] * 5
     assert [taken(user_kwargs={"a": 1.0}), taken(user_kwargs={}), taken(version="3")] == [0] * 3
     assert [taken(name="other"), taken(group_size=1), taken(timeout=0), taken(retries=3)] == [60] * 4

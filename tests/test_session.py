@@ -592,6 +592,29 @@ def test_seeds_depend_on_seed_and_pset_and_nothing_else():
     assert all(type(seed) is int and 0 <= seed < 2**63 for seed in expected)
 
 
+def test_seeds_may_depend_on_some_parameters_alone(session):
+    psets = [{"a": a, "repeat": repeat, 7: a} for repeat in range(3) for a in range(4)]
+    of = seeds(session, psets, seed_by="repeat")
+    assert of == [seed for seed in of[::4] for _ in range(4)]
+    assert len(set(of)) == 3
+    assert of == seeds(session, [{"repeat": pset["repeat"]} for pset in psets])
+    assert set(of).isdisjoint(seeds(session, psets, seed_by="repeat", seed=1))
+    assert len(set(seeds(session, psets, seed_by=["repeat", 7]))) == 12
+
+
+def test_seeds_that_should_depend_on_what_is_no_parameter_are_refused_by_name(session):
+    results = session.map(lambda pset, system, user: {"seed": system["seed"]}, psets_of(1), seed_by=["a", "repat"])
+    [missing] = results.missing.to_dict("records")
+    assert "seed_by=['a', 'repat']: the pset has no 'repat'; its parameters are: 'a'" in missing["_exception"]
+
+
+def test_psets_with_one_seed_have_files_and_folders_of_their_own(session, tmp_path):
+    psets = [{"a": a, "repeat": 0} for a in range(50)]
+    frame = session.map(told, psets, seed_by="repeat", out_subdirs=8, capture="files", chdir=tmp_path).results
+    assert frame["_stdout"].nunique() == 50
+    assert len({each["out_subdir"] for each in frame["told"]}) > 1
+
+
 def test_equal_psets_have_equal_seeds_and_1_is_not_true(session):
     of = seeds(session, [{"a": 1}, {"a": 1}, {"a": 1.0}, {"a": True}])
     assert of[0] == of[1]

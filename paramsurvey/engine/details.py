@@ -157,7 +157,7 @@ class _Tails:
 
 
 class _Files:
-    """Catches what is printed in two files for each pset, named after its seed."""
+    """Catches what is printed in two files for each pset, named after its number."""
 
     def __init__(self, run: ChunkRun) -> None:
         self._run = run
@@ -167,7 +167,7 @@ class _Files:
         """Have what is printed within the context go to files, and add their names to the facts."""
         folder = os.path.join(self._run.work.cwd or ".", re.sub(r"[^\w.-]", "_", self._run.work.name) + ".output")
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"{self._run.seed():016x}")
+        path = os.path.join(folder, f"{self._run.number():016x}")
         with open(f"{path}.out", "ab") as out, open(f"{path}.err", "ab") as err:
             facts |= {"_stdout": out.name, "_stderr": err.name}
             with _redirected([out.fileno(), err.fileno()]):

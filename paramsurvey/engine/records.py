@@ -7,7 +7,7 @@ They are tuples. Every pool's guard imports this module at its start, and would 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -118,6 +118,8 @@ class Work(NamedTuple):
     details: bool = False
     capture: str = "through"
     """What becomes of what is printed: "through" as ever, "tail", or "files"."""
+    seed_by: tuple[Hashable, ...] | None = None
+    """The parameters on which seeds depend; None: on all."""
 
     @property
     def own_columns(self) -> frozenset[str]:

@@ -458,13 +458,33 @@ class ChunkRun:
         return pset_at(self.rows.keys, self.rows.columns, row)
 
     def seed(self) -> int:
-        """Return the seed of the pset that is running."""
+        """Return the seed of the pset that is running.
+
+        Raises
+        ------
+        OptionError
+            It has no such parameter as seeds are to depend on.
+        """
+        if self.work.seed_by is None:
+            return self.number()
+        pset = self.pset(self.monitor.index[0])
+        if lacking := [name for name in self.work.seed_by if name not in pset]:
+            from paramsurvey.errors import OptionError  # who never errs need not wait for it
+
+            there = ", ".join(map(safe_repr, pset)) or "none"
+            raise OptionError(
+                f"seed_by={list(self.work.seed_by)!r}: the pset has no {lacking[0]!r}; its parameters are: {there}"
+            )
+        return pset_seed(self.work.seed, {name: pset[name] for name in self.work.seed_by})
+
+    def number(self) -> int:
+        """Return a number for the pset that is running: the seed that it has if that depends on all of it."""
         return pset_seed(self.work.seed, self.pset(self.monitor.index[0]))
 
     def out_subdir(self) -> str:
         """Return the sub-directory for the output of the pset that is running, and make it."""
         assert self.work.out_subdirs
-        number = self.seed() % self.work.out_subdirs
+        number = self.number() % self.work.out_subdirs
         name = f"ps{number:0{len(str(self.work.out_subdirs - 1))}}"
         os.makedirs(name, exist_ok=True)
         return name

@@ -1,9 +1,9 @@
 """The print of a stage: what its answers depend on beside the psets. Rows of another print are another stage's.
 
 It is made of the worker's code and that in ``user_kwargs`` (`paramsurvey.codeprint`), the values in the user's
-``user_kwargs``, the survey's seed, ``version=``, the content of the files in ``depends=`` and the versions of the
-modules there. The name of the stage is
-not part of it, nor is anything that decides only how and where it is computed.
+``user_kwargs``, the survey's seed, ``seed_by=``, ``version=``, the content of the files in ``depends=`` and the
+versions of the modules there. The name of the stage is not part of it, nor is anything that decides only how and where
+it is computed.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> St
     parts = dict(code.parts)
     parts |= _parts_of_kwargs(options.user_kwargs)
     parts["seed"] = str(options.seed)
+    if options.seed_by is not None:
+        parts["seed_by"] = repr(list(options.seed_by))
     parts["version"] = repr(options.version)
     for each in options.depends:
         if isinstance(each, ModuleType):
@@ -118,7 +120,7 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
 
 def _is_shown(name: str) -> bool:
     """Tell whether a part is the value itself, and no digest."""
-    return name in ("seed", "version") or name.startswith("module ")
+    return name in ("seed", "seed_by", "version") or name.startswith("module ")
 
 
 def _parts_of_kwargs(user_kwargs: Any) -> dict[str, str]:

@@ -258,8 +258,9 @@ class Greedy:
         With `lazy`: a difference in gains that is to be put down to noise.
     replicates : int
         How often a set is evaluated, because its metric is noisy: the replicates are numbered from 0 in the column
-        `replicate`, from which the worker should seed its random numbers. Sets are compared by the same numbers, most
-        of them by few (successive halving), and the picks are evaluated afresh in the end.
+        `replicate`. Random numbers that a worker seeds by ``system_kwargs["seed"]``, or by that number, are the same
+        for all sets in one replicate, and others in the next. So sets are compared in the same weather, most of them by
+        few replicates (successive halving), and the picks are evaluated afresh in the end.
     replicate : hashable
         The column with the number of the replicate.
     on_failure : {"continue", "stop"}
@@ -469,13 +470,15 @@ def told_apart(given: Mapping[str, Any], where: str) -> tuple[dict[str, Any], di
     Raises
     ------
     OptionError
-        One is neither.
+        One is neither, or is not for such a search.
     """
     own = [field.name for field in attrs.fields(Greedy) if field.name != "worker"]
     for name in given:
         if name not in own and name not in TABLE:
             raise OptionError(f"{where}() has no option {name!r}; {nearest_or_all(name, [*own, *TABLE])}")
     others = {name: value for name, value in given.items() if name not in own}
+    if others.get("seed_by") is not None and given.get("replicates", 1) != 1:
+        raise OptionError(f"{where}(seed_by={shown(others['seed_by'])}, replicates=...): {ONE_SEED}")
     return {name: value for name, value in given.items() if name in own}, others
 
 
@@ -483,6 +486,10 @@ def _told(spec: Greedy, name: str) -> str:
     value = getattr(spec, name)
     return shown(dict(value) if isinstance(value, MappingProxyType) else value)
 
+
+ONE_SEED: Final = (
+    "all sets of one replicate have one seed, so that they are compared by the same random numbers: leave seed_by out"
+)
 
 Contradiction: TypeAlias = tuple[Callable[[Greedy], object], tuple[str, ...], str]
 
@@ -624,6 +631,11 @@ CONTRADICTIONS: Final[tuple[Contradiction, ...]] = (
         lambda g: g.ordered and (g.floating or g.direction == "backward" or g.polish is not None or g.first == 2),
         ("ordered", "floating", "direction", "polish", "first"),
         "only a search that adds one by one knows in which order; give up ordered=, or all of the others",
+    ),
+    (
+        lambda g: g.replicates > 1 and "seed_by" in g.options,
+        ("replicates", "options"),
+        ONE_SEED,
     ),
     (
         lambda g: g.max_evaluations is not None and g.max_evaluations < g.replicates,

@@ -161,6 +161,8 @@ class Book:
         How answers become scores; its names are known once the first answer is there.
     calls : int
         How many evaluations have been asked for, with those ahead of need.
+    options : mapping
+        Those of the evaluations.
     """
 
     spec: Greedy
@@ -168,6 +170,7 @@ class Book:
     metric: Metric = attrs.field(init=False)
     calls: int = attrs.field(default=0, init=False)
     slots: int | None = attrs.field(default=None, init=False)
+    options: Mapping[str, Any] = attrs.field(init=False)
     _known: dict[Evaluation, Outcome] = attrs.field(factory=dict, init=False)
     _needed: dict[Evaluation, None] = attrs.field(factory=dict, init=False)
     _sent: list[tuple[Evaluation, Members, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
@@ -176,6 +179,9 @@ class Book:
 
     def __attrs_post_init__(self) -> None:
         self.metric = Metric(self.spec.metric, self.spec.signs)
+        self.options = self.spec.options
+        if self.spec.replicates > 1:  # common random numbers: the seed is that of the replicate, whatever the set
+            self.options = {**self.options, "seed_by": (self.spec.replicate,)}
 
     # What is known
 
@@ -288,7 +294,7 @@ class Book:
         self._sent += zip(batch, batch.values(), psets, strict=True)
         self._under_way.update(batch)
         self.calls += len(batch)
-        told = yield Ask(self.spec.worker, psets, self.spec.options, until="first")
+        told = yield Ask(self.spec.worker, psets, self.options, until="first")
         self.slots = told.slots
         for place, row in told.rows:
             each, members, pset = self._sent[place]

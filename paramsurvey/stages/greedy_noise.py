@@ -1,10 +1,10 @@
 """Metrics with noise: several evaluations of a set, most of them for those that may be the best.
 
-The replicates of all sets have the same numbers, from which the worker seeds its random numbers, so that sets are
-compared in the same weather (common random numbers). A round begins with one replicate of each set; the better half
-goes on to twice as many, and so on until `replicates` are reached: successive halving (Karnin, Koren and Somekh, ICML
-2013; Jamieson and Talwalkar, AISTATS 2016). What wins of many by noisy values looks better than it is, so the picks
-are evaluated afresh in the end, with other numbers.
+The replicates of all sets have the same numbers, and the evaluations of one replicate the same seed, whatever the set,
+so that sets are compared in the same weather (common random numbers). A round begins with one replicate of each set;
+the better half goes on to twice as many, and so on until `replicates` are reached: successive halving (Karnin, Koren
+and Somekh, ICML 2013; Jamieson and Talwalkar, AISTATS 2016). What wins of many by noisy values looks better than it is,
+so the picks are evaluated afresh in the end, with other numbers.
 """
 
 from __future__ import annotations

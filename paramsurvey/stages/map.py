@@ -77,6 +77,7 @@ class Map:
             user_kwargs=options.user_kwargs,
             name=name,
             seed=options.seed,
+            seed_by=options.seed_by,
             cwd=cwd,
             out_subdirs=options.out_subdirs,
             retry_exceptions=options.retry_exceptions,

@@ -460,7 +460,7 @@ class Pipeline:
             ``aggregate``, ``worker`` and ``options`` of `stages.tables.Reduce`; ``name``, ``after`` and
             ``allow_missing`` of `add`.
         """
-        from paramsurvey.stages.tables import Reduce
+        from paramsurvey.stages.reduce import Reduce
 
         place = _place_out_of(options)
         return self._add_named("reduce", lambda name: Reduce(by, **options, name=name), place)

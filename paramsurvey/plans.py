@@ -45,8 +45,9 @@ from paramsurvey.pipeline import Pipeline, Step
 from paramsurvey.results import MapResults, RunResults, first_line
 from paramsurvey.stages.base import Columns
 from paramsurvey.stages.map import Map
+from paramsurvey.stages.reduce import Reduce
 from paramsurvey.stages.rows import Derive, Drop, Keep, Rename
-from paramsurvey.stages.tables import Best, Concat, Join, Reduce, Top
+from paramsurvey.stages.tables import Best, Concat, Join, Top
 from paramsurvey.survey import Survey
 
 if TYPE_CHECKING:

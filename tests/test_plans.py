@@ -26,8 +26,9 @@ from paramsurvey.plans import (
     rows_after,
 )
 from paramsurvey.stages.base import Columns, Rows
+from paramsurvey.stages.reduce import Reduce
 from paramsurvey.stages.rows import Explode, Product, Where
-from paramsurvey.stages.tables import Apply, Best, Concat, Join, Reduce, Top
+from paramsurvey.stages.tables import Apply, Best, Concat, Join, Top
 from paramsurvey.workers import keywords
 
 

@@ -58,7 +58,7 @@ from paramsurvey.errors import (
 )
 from paramsurvey.stages import rows as row_stages
 from paramsurvey.stages.base import Ask, Rows
-from paramsurvey.stages.tables import Reduce
+from paramsurvey.stages.reduce import Reduce
 
 pytestmark = [pytest.mark.timeout(60, method="signal"), pytest.mark.usefixtures("own_folder")]
 

@@ -22,6 +22,7 @@ from paramsurvey.stages.rows import Derive, Drop, Explode, Keep, Product, Rename
 from paramsurvey.tables import Table, concatenated, table_of
 
 KNOWN = Columns(("a", "b"), open=False)
+NO_NAME = "cannot be the name of a column; a name is a text, a number, or anything else that can be the key of a dict"
 
 
 def dicts_after(stage, rows):
@@ -96,7 +97,10 @@ def test_a_stage_may_have_any_other_name_that_is_text(make, name):
 
 
 def test_a_stage_comes_after_one_other():
-    with refused("stage 'drop' takes the rows of one stage, and was given those of 2"):
+    with refused(
+        "stage 'drop' takes the rows of one stage, and was given those of 2: make one table of them before, by "
+        ".join() or .concat()"
+    ):
         Drop("a").columns(KNOWN, KNOWN)
 
 
@@ -515,7 +519,7 @@ async def waits(a):
             "stage 'derive': [('c', 'a')], of type list: it takes a dict, such as {'area': 'width * height'}",
         ),
         ({}, "stage 'derive': it names no column; it takes a dict, such as {'area': 'width * height'}"),
-        ({None: "a"}, "stage 'derive': None cannot be the name of a column"),
+        ({None: "a"}, f"stage 'derive': None {NO_NAME}"),
         (
             {"c": 3},
             "stage 'derive', column 'c': 3, of type int, is neither a function of columns, such as lambda width, "
@@ -816,14 +820,14 @@ def test_a_new_name_that_is_taken_is_refused():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Drop(), "stage 'drop': it names no column; give the names of some, one by one or as one list"),
-        (lambda: Keep([]), "stage 'keep': it names no column; give the names of some, one by one or as one list"),
-        (lambda: Drop("a", "a"), "stage 'drop': it names the column 'a' twice"),
-        (lambda: Keep("a", None), "stage 'keep': None cannot be the name of a column"),
-        (lambda: Rename({"a": "z", "b": "z"}), "stage 'rename': it makes the column 'z' twice"),
+        (lambda: Drop(), "stage 'drop': it names no column; give the name of one, or a list of names"),
+        (lambda: Keep([]), "stage 'keep': it names no column; give the name of one, or a list of names"),
+        (lambda: Drop("a", "a"), "stage 'drop': it names the column 'a' twice: name it once"),
+        (lambda: Keep("a", None), f"stage 'keep': None {NO_NAME}"),
+        (lambda: Rename({"a": "z", "b": "z"}), "stage 'rename': it makes the column 'z' twice: give each another name"),
         (lambda: Rename({}), "stage 'rename': it names no column; it takes a dict, such as {'old': 'new'}"),
         (lambda: Rename("a"), "stage 'rename': 'a', of type str: it takes a dict, such as {'old': 'new'}"),
-        (lambda: Explode(None), "stage 'explode': None cannot be the name of a column"),
+        (lambda: Explode(None), f"stage 'explode': None {NO_NAME}"),
     ],
 )
 def test_names_that_are_none_are_refused_at_once(make, message):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import paramsurvey
 from paramsurvey.errors import OptionError, StageError, WorkerError
 from paramsurvey.stages.base import UNKNOWN, Ask, Columns, conversation, inputs_of, kind_of
-from paramsurvey.stages.tables import Apply, Best, Concat, Join, Reduce, Top
+from paramsurvey.stages.reduce import Reduce
+from paramsurvey.stages.tables import Apply, Best, Concat, Join, Top
 from paramsurvey.tables import Table, table_of
 
 NAN = float("nan")
@@ -100,10 +101,13 @@ def test_a_name_that_is_no_str_is_refused(make, name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Join([]), "on=[] names no column: give the name of one, or a list of names"),
-        (lambda: Join(None), "on=None: None cannot be the name of a column; give the name of one, or a list of names"),
+        (lambda: Join([]), "on=[]: it names no column; give the name of one, or a list of names"),
+        (
+            lambda: Join(None),
+            "on=None: None cannot be the name of a column; a name is a text, a number, or anything else",
+        ),
         (lambda: Join({"a"}), "on={'a'}: {'a'} cannot be the name of a column"),
-        (lambda: Join(["a", "b", "a"]), "on=['a', 'b', 'a'] names the column 'a' twice"),
+        (lambda: Join(["a", "b", "a"]), "on=['a', 'b', 'a']: it names the column 'a' twice: name it once"),
         (lambda: Join("a", how="iner"), "how='iner' is unknown; did you mean 'inner'?"),
         (lambda: Join("a", how="x"), "how='x' is unknown; there are: 'inner', 'left', 'outer', 'right'"),
         (lambda: Join("a", how=None), "how=None is unknown; there are: 'inner', 'left', 'outer', 'right'"),
@@ -111,17 +115,17 @@ def test_a_name_that_is_no_str_is_refused(make, name):
         (lambda: Join("a", expect=11), "expect=11 is unknown; there are: '1:1', '1:m', 'm:1', 'm:m'"),
         (lambda: Join("a", suffixes="xy"), "suffixes='xy': they are two different strings, such as"),
         (lambda: Join("a", suffixes=("_x", "_x")), "suffixes=('_x', '_x'): they are two different strings"),
-        (lambda: Reduce("a"), "stage 'reduce' needs an aggregate or a worker, and was given neither"),
+        (lambda: Reduce("a"), "stage 'reduce' needs an aggregate or a worker, and was given neither: give one of them"),
         (
             lambda: Reduce("a", aggregate=len, worker=asks_nothing),
-            "stage 'reduce' needs an aggregate or a worker, and was given both",
+            "stage 'reduce' needs an aggregate or a worker, and was given both: give one of them",
         ),
         (
             lambda: Reduce("a", aggregate=len, options={"retries": 1}),
-            "stage 'reduce' has options, which are for a worker, but an aggregate",
+            "stage 'reduce' has options, which are for a worker, but an aggregate: leave one out",
         ),
         (lambda: Reduce("a", worker=asks_nothing, options=3), "options=3: they are a dict of options of map()"),
-        (lambda: Reduce([], aggregate=len), "by=[] names no column"),
+        (lambda: Reduce([], aggregate=len), "by=[]: it names no column"),
         (lambda: Reduce(aggregate="sum"), "aggregate='sum': it is a function from a DataFrame to a dict, or a mapping"),
         (lambda: Reduce(aggregate={}), "aggregate={}: it is a function from a DataFrame to a dict, or a mapping"),
         (lambda: Reduce(aggregate={"n": "sum"}), "aggregate['n']='sum': it is the pair of a column and what to do"),
@@ -144,7 +148,7 @@ def test_a_name_that_is_no_str_is_refused(make, name):
         (lambda: Top(True, "a"), "count=True: it is an int of at least 1"),
         (lambda: Top(1.5, "a"), "count=1.5: it is an int of at least 1"),
         (lambda: Top(1, "a", largest="no"), "largest='no': it is True or False"),
-        (lambda: Best("a", within=[]), "within=[] names no column"),
+        (lambda: Best("a", within=[]), "within=[]: it names no column"),
         (lambda: Apply(3), "function=3 (int): it is called with a DataFrame, and returns one"),
         (lambda: Apply(talks), "function=talks is a generator or async function, whose calls return before it has run"),
     ],
@@ -167,14 +171,16 @@ def test_the_worker_and_the_options_of_a_reduce_are_checked_as_those_of_map():
 
 @pytest.mark.parametrize("stage", [Reduce(aggregate=len), Top(1, "a"), Best("a")])
 def test_a_second_table_is_refused_by_whoever_takes_one(stage):
-    with refused(f"stage {stage.name!r} takes one table, and was given 2"):
+    with refused(
+        f"stage {stage.name!r} takes the rows of one stage, and was given those of 2: make one table of them before"
+    ):
         stage.table(EMPTY, EMPTY)
 
 
 def test_a_join_of_three_and_a_concat_of_none_are_refused():
     with refused("stage 'join' joins two tables, and was given 3: chain several joins"):
         Join("a").table(EMPTY, EMPTY, EMPTY)
-    with refused("stage 'concat' was given no table"):
+    with refused("stage 'concat' was given no table: name the stages whose rows it takes, after=('a', 'b')"):
         Concat().table()
 
 

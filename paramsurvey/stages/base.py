@@ -46,6 +46,9 @@ Parents: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 Kind: TypeAlias = Literal["map", "rows", "table"]
 
+Inputs: TypeAlias = tuple[int, int | None]
+"""After how many stages one may come: not fewer, and not more; None for any number."""
+
 
 @attrs.frozen(eq=False, repr=False)
 class Rows:
@@ -338,9 +341,9 @@ def kind_of(stage: object) -> Kind:
     )
 
 
-def inputs_of(stage: object) -> tuple[int, int | None]:
+def inputs_of(stage: object) -> Inputs:
     """Tell after how many stages a stage may come."""
-    least_most: tuple[int, int | None] = getattr(stage, "inputs", (1, 1))
+    least_most: Inputs = getattr(stage, "inputs", (1, 1))
     return least_most
 
 

@@ -17,99 +17,39 @@ Whatever cannot be is refused by the constructors, and what columns there are is
 
 from __future__ import annotations
 
-import ast
-import inspect
 from array import array
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice
 from itertools import product as cartesian
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 
 import attrs
 import numpy as np
 import pandas as pd
 
-from paramsurvey.callables import signature_of, worker_name
-from paramsurvey.engine.columns import HOLE, RESERVED, Column, Hole, columns_of, has_holes, pack, typed, unpack
+from paramsurvey.engine.columns import HOLE, Column, columns_of, pack, unpack
 from paramsurvey.errors import PsetError, StageError
-from paramsurvey.options import nearest_or_all, shown
+from paramsurvey.options import shown
 from paramsurvey.params import product
 from paramsurvey.psets import SLAB
-from paramsurvey.stages.base import Columns, Parents, Rows, listed
-from paramsurvey.tables import Table, table_of, typed_column
-
-Names: TypeAlias = tuple[Hashable, ...]
-
-_INT64: Final = np.iinfo(np.int64)
-
-
-# --- what the constructors accept -----------------------------------------------------------------
-
-
-def _stage_name(given: Any) -> str:
-    if not isinstance(given, str) or not given:
-        raise StageError(f"name={shown(given)}: the name of a stage is a str with something in it")
-    return given
-
-
-def _truth(given: Any, where: str) -> bool:
-    if not isinstance(given, bool):
-        raise StageError(f"{where}={shown(given)}: it is True or False")
-    return given
-
-
-def _name(given: Any, where: str) -> Hashable:
-    """Return the name of a column."""
-    try:
-        hash(given)
-    except TypeError:
-        given = None
-    if given is None:
-        raise StageError(f"{where}: {shown(given)} cannot be the name of a column")
-    name: Hashable = given
-    return name
-
-
-def _new_name(given: Any, where: str) -> Hashable:
-    """Return the name of a column that is to be made."""
-    name = _name(given, where)
-    if name in RESERVED:
-        raise StageError(f"{where}: {name!r} is the name of one of our own columns: choose another one")
-    return name
-
-
-def _names(given: tuple[Any, ...], where: str) -> Names:
-    """Return the names of columns, given one by one or as one list."""
-    several = given[0] if len(given) == 1 and isinstance(given[0], list | pd.Index) else given
-    names = tuple(_name(each, where) for each in several)
-    if not names:
-        raise StageError(f"{where}: it names no column; give the names of some, one by one or as one list")
-    _refuse_twice(names, where, "names")
-    return names
-
-
-def _refuse_twice(names: Iterable[Hashable], where: str, verb: str) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise StageError(f"{where}: it {verb} the column {twice[0]!r} twice")
-
-
-def _mapping(given: Any, where: str, example: str) -> Mapping[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise StageError(f"{where}: {shown(given)}, of type {type(given).__name__}: it takes a dict, such as {example}")
-    if not given:
-        raise StageError(f"{where}: it names no column; it takes a dict, such as {example}")
-    return given
-
-
-# --- rows of tables -------------------------------------------------------------------------------
-
-
-def _the_only(given: tuple[Columns, ...], stage: str) -> Columns:
-    if len(given) != 1:
-        raise StageError(f"stage {stage!r} takes the rows of one stage, and was given those of {len(given)}")
-    return given[0]
+from paramsurvey.stages.accepting import (
+    Names,
+    column_name,
+    is_hashable,
+    mapping,
+    names_one_by_one,
+    new_column_name,
+    refuse_twice,
+    stage_name,
+    the_only,
+    truth,
+)
+from paramsurvey.stages.base import Columns, Parents, Rows
+from paramsurvey.stages.comparing import equals_nothing, is_missing
+from paramsurvey.stages.picking import picked, refuse_holes, with_room, without
+from paramsurvey.stages.readers import Reader, reader_of
+from paramsurvey.stages.series import column_of
+from paramsurvey.tables import Table, table_of
 
 
 def _each(table: Table) -> Parents:
@@ -121,492 +61,6 @@ def _slabs(total: int) -> Iterator[tuple[int, int]]:
     """Cut so many rows into pieces; if there are none, into one without rows, which shows its columns."""
     for start in range(0, max(total, 1), SLAB):
         yield start, min(start + SLAB, total)
-
-
-def _picked(table: Table, rows: Parents) -> Table:
-    """Return these rows, any number of times, without their labels."""
-    return attrs.evolve(table.take(rows), index=None)
-
-
-def _without(table: Table, names: Iterable[Hashable]) -> Table:
-    gone = set(names)
-    return table.only([key for key in table.keys if key not in gone])
-
-
-def _with_room(table: Table, names: Iterable[Hashable], stage: str) -> Table:
-    """Make room for columns; refuse them if a row has one already."""
-    there = [name for name in names if name in table.keys]
-    if not there:
-        return table
-    for name in there:
-        if set(map(type, unpack(table.column(name)))) - {Hole}:
-            Columns((name,)).refuse([name], stage)
-    return _without(table, there)
-
-
-def _refuse_holes(table: Table, name: Hashable, where: str, remedy: str) -> None:
-    """Refuse rows that lack a column."""
-    if not table.count:
-        return
-    if name not in table.keys:
-        raise StageError(
-            f"{where} reads the column {name!r}, which the rows do not have there; they have: {listed(table.keys)}"
-        )
-    column = table.column(name)
-    if has_holes(column):
-        row = next(row for row, value in enumerate(column) if value is HOLE)
-        raise StageError(
-            f"{where} reads the column {name!r}, which the row {shown(table.pset(row))} does not have: {remedy}"
-        )
-
-
-# --- values out of what functions return ----------------------------------------------------------
-
-
-def _column_of(result: Any, index: pd.Index[Any]) -> Column | None:
-    """Return the values of what may be a column; None if it is none."""
-    if isinstance(result, pd.Index | pd.api.extensions.ExtensionArray):
-        result = pd.Series(result)
-    if isinstance(result, pd.Series):
-        return _column_of_series(_aligned(result, index))
-    if isinstance(result, np.ndarray):
-        return _column_of_array(result) if result.ndim else None
-    return pack(list(result)) if isinstance(result, list | tuple | range | array) else None
-
-
-def _aligned(result: pd.Series[Any], index: pd.Index[Any]) -> pd.Series[Any]:
-    """Put a sorted or shuffled result back into the order of its rows."""
-    if len(result) != len(index) or result.index.equals(index) or not result.index.is_unique:
-        return result
-    return result.reindex(index) if result.index.isin(index).all() else result
-
-
-def _column_of_series(series: pd.Series[Any]) -> Column:
-    if isinstance(series.dtype, np.dtype) and series.dtype.kind not in "mM":  # whose values are Timestamps here
-        return _column_of_array(series.to_numpy())
-    values = list(series)
-    if hasattr(series.dtype, "numpy_dtype"):  # nullable: its numbers may come as numpy's, and NA stays NA
-        values = [value.item() if isinstance(value, np.generic) else value for value in values]
-    return pack(values)
-
-
-def _column_of_array(values: np.ndarray[Any, Any]) -> Column:
-    """Return the values of an array, in memory of their own: it may be the user's."""
-    if isinstance(values, np.ma.MaskedArray):
-        return pack(values.tolist())  # where masked: None
-    if type(values) is not np.ndarray or values.ndim > 1:
-        return pack(list(values.copy()))
-    if values.dtype == np.int64:
-        return array("q", values.astype(np.int64).tobytes())
-    if values.dtype == np.float64:
-        return array("d", values.astype(np.float64).tobytes())
-    if values.dtype.kind in "iufc":
-        return values.astype(values.dtype.newbyteorder("="))
-    return pack(values.tolist() if values.dtype.kind in "bUS" else list(values))
-
-
-# --- functions of columns -------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Reader:
-    """A function of columns: which it reads, and how it is called.
-
-    Attributes
-    ----------
-    func : callable
-        Called with columns, or with the values of one row, by name.
-    text : str
-        What it is called in messages.
-    per_row : bool
-        Whether it is called for every row.
-    required : tuple of str
-        The columns without which it cannot be called.
-    optional : tuple of str
-        Those for which it has a default.
-    takes_rest : bool
-        Whether it takes all others, too.
-    """
-
-    func: Callable[..., Any] = attrs.field(repr=False)
-    text: str
-    per_row: bool
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    takes_rest: bool = False
-
-    def values(self, table: Table, where: str) -> Column:
-        """Compute a value for every row.
-
-        Raises
-        ------
-        StageError
-            A row lacks a column, the function raised, or it did not return one value for each row.
-        """
-        if not table.count:
-            return []
-        read = self._read(table, where)
-        if self.per_row:
-            return self._row_by_row(read, where)
-        groups = _rows_of_a_kind(read)
-        if groups is None:
-            return self._at_once(read, where)
-        values = [None] * read.count
-        for rows in groups:
-            for row, value in zip(rows.tolist(), unpack(self._at_once(read.take(rows), where)), strict=True):
-                values[row] = value
-        return pack(values)
-
-    def _read(self, table: Table, where: str) -> Table:
-        """Return the columns that it reads, and refuse rows that lack one."""
-        remedy = "give the parameter a default, or leave out such rows before"
-        for name in self.required:
-            _refuse_holes(table, name, where, remedy)
-        names: list[Hashable] = [name for name in (*self.required, *self.optional) if name in table.keys]
-        if self.takes_rest:
-            names += [key for key in table.keys if key not in names]
-            _refuse_other_than_text(names, f"{where}: {self.text}")
-        return Table(tuple(names), [table.column(name) for name in names], table.count)
-
-    def _row_by_row(self, read: Table, where: str) -> Column:
-        values: list[Any] = []
-        for pset in read.dicts():
-            try:
-                values.append(self.func(**pset))  # type: ignore[arg-type] # they are texts
-            except Exception as error:
-                raise StageError(
-                    f"{where}: {self.text} raised {_described(error)} for the values {shown(pset)}"
-                ) from error
-        return pack(values)
-
-    def _at_once(self, read: Table, where: str) -> Column:
-        """Call it for rows of a kind."""
-        arguments = {
-            name: _series_of(column)
-            for name, column in zip(read.keys, read.columns, strict=True)
-            if column[0] is not HOLE
-        }
-        try:
-            result = self.func(**arguments)  # type: ignore[arg-type] # as above
-        except Exception as error:
-            raise StageError(
-                f"{where}: {self.text} raised {_described(error)}; it was called with whole columns, while with "
-                "per_row=True it is called with the values of each row"
-            ) from error
-        if not arguments:  # it knows nothing of the rows: this is for all of them
-            return pack([result] * read.count)
-        return self._checked(result, read.count, where, may_be_one=not arguments.keys() >= set(self.optional))
-
-    def _checked(self, result: Any, count: int, where: str, *, may_be_one: bool) -> Column:
-        """Return the values of what it returned.
-
-        One value instead of a column may be what it answers where a parameter has its default; otherwise it has
-        probably been computed from all the rows of the call, of which there could have been others.
-        """
-        column = _column_of(result, pd.RangeIndex(count))
-        if column is None and may_be_one:
-            return pack([result] * count)
-        if column is None:
-            raise StageError(
-                f"{where}: {self.text} returned {shown(result)}, of type {type(result).__name__}, for {count} rows: it "
-                "returns a Series, an array or a list with a value for each; with per_row=True it is called for each "
-                "row, and .apply(function) is for what needs the whole table, such as a mean"
-            )
-        if len(column) != count:
-            raise StageError(
-                f"{where}: {self.text} returned {len(column)} values for {count} rows: it returns one for each; "
-                ".where(condition) leaves out rows"
-            )
-        return column
-
-
-def _refuse_other_than_text(names: Iterable[Hashable], what: str) -> None:
-    for name in names:
-        if not isinstance(name, str):
-            raise StageError(
-                f"{what} takes every column as a named parameter (**), but {name!r} is not a text; name the parameters "
-                "that it needs, or drop or rename the column before"
-            )
-
-
-def _described(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _reader(given: Any, per_row: bool, where: str) -> Reader:
-    """Make a reader of a function or an expression."""
-    if isinstance(given, str):
-        return _expression(given, per_row, where)
-    if not callable(given):
-        raise StageError(
-            f"{where}: {shown(given)}, of type {type(given).__name__}, is neither a function of columns, such as "
-            "lambda width, height: width * height, nor an expression, such as 'width * height'"
-        )
-    text = f"the function {worker_name(given)}"
-    _refuse_deferred(given, where, text)
-    signature = signature_of(given, follow_wrapped=True)
-    if signature is None:
-        raise StageError(f"{where}: {text} does not tell the names of its parameters; {_WRAP_IT}")
-    parameters = signature.parameters.values()
-    for parameter in parameters:
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            raise StageError(
-                f"{where}: {text} takes {parameter.name!r} by its position only, and columns have names; {_WRAP_IT}"
-            )
-    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    return Reader(
-        given,
-        text,
-        per_row,
-        required=tuple(parameter.name for parameter in named if parameter.default is parameter.empty),
-        optional=tuple(parameter.name for parameter in named if parameter.default is not parameter.empty),
-        takes_rest=len(named) < len(parameters),
-    )
-
-
-_WRAP_IT: Final = "write a function around it, such as lambda x: function(x), whose parameters are names of columns"
-
-
-def _refuse_deferred(func: Callable[..., Any], where: str, text: str) -> None:
-    for code in (func, type(func).__call__):
-        if inspect.iscoroutinefunction(code) or inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
-            raise StageError(f"{where}: {text} is async or has a yield: a call returns before it has run")
-
-
-# --- rows of a kind -------------------------------------------------------------------------------
-
-
-def _rows_of_a_kind(read: Table) -> list[Parents] | None:
-    """Return the positions of rows whose values have the same types; None if all have."""
-    kinds = [kinds for column in read.columns if (kinds := _kinds(column)) is not None]
-    if not kinds:
-        return None
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for row, kind in enumerate(zip(*kinds, strict=True)):
-        groups.setdefault(kind, []).append(row)
-    return [np.array(rows, dtype=np.int64) for rows in groups.values()]
-
-
-def _kinds(column: Column) -> list[Any] | None:
-    """Return the kind of every value; None if they have the same."""
-    if not isinstance(column, list):
-        return _kinds(list(column)) if isinstance(column, np.ndarray) and column.dtype.kind == "O" else None
-    types = set(map(type, column))
-    if len(types) == 1 and _have_one_dtype(types.pop(), column):
-        return None
-    return list(map(_kind, column))
-
-
-def _have_one_dtype(kind: type, values: list[Any]) -> bool:
-    """Tell whether values of one type are also of one kind: see `_kind`."""
-    if kind is int:
-        return isinstance(typed(values), array)
-    if kind is str:
-        return _is_valid_text("".join(values))
-    return not issubclass(kind, pd.Timestamp | pd.Timedelta)
-
-
-def _kind(value: Any) -> Any:
-    """Return what decides on the dtype of the column in which a function finds the value: mostly its type."""
-    kind = type(value)
-    if kind is int and not _INT64.min <= value <= _INT64.max:
-        return "more than 64 bits"
-    if kind is str and not _is_valid_text(value):
-        return "no valid text"
-    if issubclass(kind, pd.Timestamp):
-        return kind, value.unit, value.tz
-    return (kind, value.unit) if issubclass(kind, pd.Timedelta) else kind
-
-
-def _is_valid_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _series_of(column: Column) -> pd.Series[Any]:
-    """Make a series of values of a kind; it shares no memory with them."""
-    if not isinstance(column, list):
-        return typed_column(column)
-    first = column[0]
-    if isinstance(first, pd.Timestamp | pd.Timedelta):  # .dt is for series of pandas' own dtypes
-        return pd.Series(column)
-    if first is pd.NaT:
-        return pd.Series(column, dtype="datetime64[ns]")
-    return typed_column(typed(column))
-
-
-# --- expressions ----------------------------------------------------------------------------------
-
-_FUNCTIONS: Final = {each.__name__: each for each in (abs, min, max, round, len, int, float, str, bool)}
-_COLUMN_FUNCTIONS: Final = frozenset({"abs", "round"})  # which know what to do with a column
-_KNOWN: Final = {"np": np, **_FUNCTIONS}
-_BY_ROW: Final = "or give per_row=True"
-_ONLY_BY_ROW: Final = (
-    (ast.BoolOp, f"'and' and 'or' do not work with columns: write (a) & (b) or (a) | (b), {_BY_ROW}"),
-    (ast.Not, f"'not' does not work with columns: write ~(a), {_BY_ROW}"),
-    (ast.IfExp, f"'if' does not work with columns: write np.where(condition, a, b), {_BY_ROW}"),
-    (ast.In | ast.NotIn, f"'in' does not work with columns: write a.isin([...]), {_BY_ROW}"),
-    (ast.Is | ast.IsNot, f"'is' does not work with columns: write a.isna(), {_BY_ROW}"),
-    (ast.JoinedStr, "an f-string does not work with columns: give per_row=True"),
-)
-_NEVER: Final = (
-    (ast.Lambda, "a lambda"),
-    (ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp, "a comprehension"),
-    (ast.NamedExpr, "an assignment"),
-    (ast.Await | ast.Yield | ast.YieldFrom, "an await or yield"),
-)
-_OF_ALL_ROWS: Final = frozenset(
-    {
-        "all",
-        "any",
-        "argmax",
-        "argmin",
-        "argsort",
-        "average",
-        "cummax",
-        "cummin",
-        "cumprod",
-        "cumsum",
-        "diff",
-        "ewm",
-        "expanding",
-        "idxmax",
-        "idxmin",
-        "max",
-        "mean",
-        "median",
-        "min",
-        "mode",
-        "nanmax",
-        "nanmean",
-        "nanmedian",
-        "nanmin",
-        "nanstd",
-        "nansum",
-        "nanvar",
-        "nunique",
-        "pct_change",
-        "percentile",
-        "prod",
-        "ptp",
-        "quantile",
-        "rank",
-        "rolling",
-        "shift",
-        "sort",
-        "std",
-        "sum",
-        "unique",
-        "var",
-    }
-)
-"""What looks at several rows of a column: in a slice, at those that happen to be there."""
-
-
-def _expression(text: str, per_row: bool, where: str) -> Reader:
-    """Make a reader of an expression: the function of which it is the body."""
-    shape = _parsed(text, where)
-    names = _columns_in(shape)
-    _refuse_unknown(shape, text, where)
-    if not per_row:
-        _refuse_row_by_row(shape, text, where)
-    parameters = ast.arguments(
-        posonlyargs=[], args=[ast.arg(name) for name in names], kwonlyargs=[], kw_defaults=[], defaults=[]
-    )
-    function = ast.fix_missing_locations(ast.Expression(ast.Lambda(parameters, shape)))
-    code = compile(function, f"<{text}>", "eval")
-    # What is evaluated is a part of the user's own program; the names are fenced in against slips, not against malice.
-    func = eval(code, {"__builtins__": {}, **_KNOWN})  # noqa: S307
-    return Reader(func, f"the expression {text!r}", per_row, required=names)
-
-
-def _parsed(text: str, where: str) -> ast.expr:
-    try:
-        return ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else error
-        raise StageError(f"{where}: {text!r} is no expression: {reason}") from error
-
-
-def _columns_in(shape: ast.expr) -> tuple[str, ...]:
-    """Return the names of columns in an expression, in the order in which they are written."""
-    found = [node for node in ast.walk(shape) if isinstance(node, ast.Name) and node.id not in _KNOWN]
-    return tuple(dict.fromkeys(node.id for node in sorted(found, key=lambda node: (node.lineno, node.col_offset))))
-
-
-def _refuse_unknown(shape: ast.expr, text: str, where: str) -> None:
-    for node in ast.walk(shape):
-        for kinds, what in _NEVER:
-            if isinstance(node, kinds):
-                raise StageError(f"{where}: the expression {text!r} has {what} in it: write a function instead")
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in _FUNCTIONS:
-            raise StageError(
-                f"{where}: the expression {text!r} calls {node.func.id}(), which it does not know; it knows np and "
-                f"{', '.join(_FUNCTIONS)}: write a function for anything else"
-            )
-        if isinstance(node, ast.Attribute) and _is_name(node.value, "np") and not hasattr(np, node.attr):
-            raise StageError(
-                f"{where}: the expression {text!r} has np.{node.attr}, which numpy does not have; "
-                f"{_nearest_in_numpy(node.attr)}"
-            )
-
-
-def _nearest_in_numpy(name: str) -> str:
-    said = nearest_or_all(name, np.__all__, lambda each: f"np.{each}")
-    return said if said.startswith("did") else "see its documentation"
-
-
-def _refuse_row_by_row(shape: ast.expr, text: str, where: str) -> None:
-    """Refuse what works with values, and not with columns."""
-    for node in ast.walk(shape):
-        reason = _row_by_row_reason(node)
-        if reason is not None:
-            raise StageError(f"{where}: in the expression {text!r}, {reason}")
-
-
-def _row_by_row_reason(node: ast.AST) -> str | None:
-    for kinds, reason in _ONLY_BY_ROW:
-        if isinstance(node, kinds):
-            return reason
-    if isinstance(node, ast.Compare) and len(node.ops) > 1:
-        return f"a chain of comparisons does not work with columns: write (a < b) & (b < c), {_BY_ROW}"
-    if not isinstance(node, ast.Call) or not _columns_in(node):
-        return None
-    if isinstance(node.func, ast.Name) and node.func.id not in _COLUMN_FUNCTIONS:
-        return (
-            f"{node.func.id}() does not work with columns: {_INSTEAD.get(node.func.id, 'write a function')}, {_BY_ROW}"
-        )
-    if isinstance(node.func, ast.Attribute) and _looks_at_all_rows(node, node.func):
-        return (
-            f"{node.func.attr}() looks at all rows, and of them there is only a part here: "
-            f".apply(function) is for what needs the whole table; for a list in each row, give per_row=True"
-        )
-    return None
-
-
-_INSTEAD: Final = {
-    "min": "write np.minimum(a, b)",
-    "max": "write np.maximum(a, b)",
-    "len": "write a.str.len()",
-    "int": "write a.astype(int)",
-    "float": "write a.astype(float)",
-    "str": "write a.astype(str)",
-    "bool": "write a.astype(bool)",
-}
-
-
-def _looks_at_all_rows(call: ast.Call, method: ast.Attribute) -> bool:
-    if method.attr not in _OF_ALL_ROWS or any(keyword.arg == "axis" for keyword in call.keywords):
-        return False
-    return not isinstance(method.value, ast.Attribute)  # those of a.str and a.dt are other ones
-
-
-def _is_name(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
 
 
 # --- Product --------------------------------------------------------------------------------------
@@ -651,8 +105,8 @@ class Product:
     name: str
 
     def __init__(self, *grids: object, infer_category: bool = False, name: str = "product") -> None:
-        name = _stage_name(name)
-        self.__attrs_init__(_grid_of(grids, _truth(infer_category, f"stage {name!r}: infer_category"), name), name)
+        name = stage_name(name)
+        self.__attrs_init__(_grid_of(grids, truth(infer_category, f"stage {name!r}: infer_category"), name), name)
 
     @property
     def fan_out(self) -> int:
@@ -671,16 +125,16 @@ class Product:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are, and those of the grid."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.refuse(self.makes, self.name)
         return given.with_more(self.makes)
 
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows."""
-        table = _with_room(table, self.makes, self.name)
+        table = with_room(table, self.makes, self.name)
         for start, stop in _slabs(table.count * self.fan_out):
             parents, places = np.divmod(np.arange(start, stop, dtype=np.int64), max(self.fan_out, 1))
-            yield Rows(_picked(table, parents).beside(self.grid.take(places)), parents)
+            yield Rows(picked(table, parents).beside(self.grid.take(places)), parents)
 
 
 def _grid_of(grids: tuple[object, ...], infer_category: bool, stage: str) -> Table:
@@ -785,12 +239,14 @@ class Derive:
     name: str
 
     def __init__(self, columns: Mapping[Any, Any], *, per_row: bool = False, name: str = "derive") -> None:
-        name = _stage_name(name)
-        per_row = _truth(per_row, f"stage {name!r}: per_row")
-        items = _mapping(columns, f"stage {name!r}", "{'area': 'width * height'}").items()
+        name = stage_name(name)
+        per_row = truth(per_row, f"stage {name!r}: per_row")
+        items = mapping(columns, f"stage {name!r}", "{'area': 'width * height'}").items()
         self.__attrs_init__(
             tuple(
-                NewColumn(_new_name(each, f"stage {name!r}"), _reader(given, per_row, _column_where(name, each)))
+                NewColumn(
+                    new_column_name(each, f"stage {name!r}"), reader_of(given, per_row, _column_where(name, each))
+                )
                 for each, given in items
             ),
             name,
@@ -813,7 +269,7 @@ class Derive:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are, and the new ones."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         for new in self.new:
             given.need(new.reader.required, self.name)
             given.refuse([new.name], self.name)
@@ -822,7 +278,7 @@ class Derive:
 
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows with their new columns."""
-        table = _with_room(table, self.makes, self.name)
+        table = with_room(table, self.makes, self.name)
         wider = attrs.evolve(table, index=None, typed={})
         for new in self.new:
             column = new.reader.values(wider, _column_where(self.name, new.name))
@@ -878,32 +334,18 @@ def _wanted(column: Any, given: Any, where: str) -> Wanted:
     several = isinstance(given, list | tuple | Set | range | np.ndarray | pd.Series | pd.Index)
     values = _listed_values(given) if several else [given]
     for value in values:
-        if _is_nothing(value):
+        if equals_nothing(value):
             raise StageError(
                 f"{where}: {shown(value)} in the column {column!r} equals nothing, not even itself: write a condition, "
                 f"such as lambda x: x.isna()"
             )
-    hashable = [value for value in values if _has_hash(value)]
-    others = [value for value in values if not _has_hash(value)]
-    return Wanted(_name(column, where), frozenset(hashable), tuple(others))
+    hashable = [value for value in values if is_hashable(value)]
+    others = [value for value in values if not is_hashable(value)]
+    return Wanted(column_name(column, where), frozenset(hashable), tuple(others))
 
 
 def _listed_values(given: Any) -> list[Any]:
     return given.tolist() if isinstance(given, np.ndarray) and given.ndim else list(given)
-
-
-def _has_hash(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:  # a tuple with a list in it
-        return False
-    return True
-
-
-def _is_nothing(value: Any) -> bool:
-    if value is pd.NA or value is pd.NaT:
-        return True
-    return isinstance(value, float | complex | np.inexact) and bool(value != value)
 
 
 @attrs.frozen(init=False)
@@ -944,8 +386,8 @@ class Where:
     name: str
 
     def __init__(self, condition: Any, *, per_row: bool = False, name: str = "where") -> None:
-        name = _stage_name(name)
-        per_row = _truth(per_row, f"stage {name!r}: per_row")
+        name = stage_name(name)
+        per_row = truth(per_row, f"stage {name!r}: per_row")
         self.__attrs_init__(_condition(condition, per_row, f"stage {name!r}"), name)
 
     @property
@@ -962,7 +404,7 @@ class Where:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.need(self.reads, self.name)
         return given
 
@@ -980,7 +422,7 @@ class Where:
             return _bools(self.condition, table, where)
         decided = [True] * table.count
         for wanted in self.condition:
-            _refuse_holes(table, wanted.column, where, "leave out such rows before, or write a function with a default")
+            refuse_holes(table, wanted.column, where, "leave out such rows before, or write a function with a default")
             if table.count:
                 values = map(wanted.has, unpack(table.column(wanted.column)))
                 decided = [so_far and each for so_far, each in zip(decided, values, strict=True)]
@@ -989,11 +431,11 @@ class Where:
 
 def _condition(given: Any, per_row: bool, where: str) -> Reader | tuple[Wanted, ...]:
     if not isinstance(given, Mapping):
-        return _reader(given, per_row, where)
+        return reader_of(given, per_row, where)
     if per_row:
         raise StageError(f"{where}: per_row=True is for functions and expressions, and the condition is a dict")
     example = "{'site': ['a', 'b']}"
-    return tuple(_wanted(column, values, where) for column, values in _mapping(given, where, example).items())
+    return tuple(_wanted(column, values, where) for column, values in mapping(given, where, example).items())
 
 
 def _bools(reader: Reader, table: Table, where: str) -> list[bool]:
@@ -1001,7 +443,7 @@ def _bools(reader: Reader, table: Table, where: str) -> list[bool]:
     if set(map(type, values)) - {bool, np.bool_}:
         row, value = next((row, each) for row, each in enumerate(values) if type(each) not in (bool, np.bool_))
         remedy = "compare it with something, as in x > 0"
-        if value is None or _is_nothing(value):
+        if is_missing(value):
             remedy = "say what becomes of it, as in (x > 0).fillna(False)"
         raise StageError(
             f"{where}: {reader.text} gave {shown(value)}, of type {type(value).__name__}, for the row "
@@ -1047,8 +489,8 @@ class Drop:
     name: str
 
     def __init__(self, *names: Any, name: str = "drop") -> None:
-        name = _stage_name(name)
-        self.__attrs_init__(_names(names, f"stage {name!r}"), name)
+        name = stage_name(name)
+        self.__attrs_init__(names_one_by_one(names, f"stage {name!r}"), name)
 
     @property
     def makes(self) -> Names:
@@ -1057,13 +499,13 @@ class Drop:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that are left."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.need(self.reads, self.name)
         return attrs.evolve(given, names=tuple(each for each in given.names if each not in self.reads))
 
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows without these columns."""
-        yield Rows(_without(table, self.reads), _each(table))
+        yield Rows(without(table, self.reads), _each(table))
 
 
 @attrs.frozen(init=False)
@@ -1100,8 +542,8 @@ class Keep:
     name: str
 
     def __init__(self, *names: Any, name: str = "keep") -> None:
-        name = _stage_name(name)
-        self.__attrs_init__(_names(names, f"stage {name!r}"), name)
+        name = stage_name(name)
+        self.__attrs_init__(names_one_by_one(names, f"stage {name!r}"), name)
 
     @property
     def makes(self) -> Names:
@@ -1110,7 +552,7 @@ class Keep:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return these."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.need(self.reads, self.name)
         return Columns(self.reads, open=False)
 
@@ -1149,11 +591,11 @@ class Rename:
     name: str
 
     def __init__(self, names: Mapping[Any, Any], *, name: str = "rename") -> None:
-        name = _stage_name(name)
+        name = stage_name(name)
         where = f"stage {name!r}"
-        items = _mapping(names, where, "{'old': 'new'}").items()
-        pairs = tuple((_name(old, where), _new_name(new, where)) for old, new in items)
-        _refuse_twice([new for _, new in pairs], where, "makes")
+        items = mapping(names, where, "{'old': 'new'}").items()
+        pairs = tuple((column_name(old, where), new_column_name(new, where)) for old, new in items)
+        refuse_twice([new for _, new in pairs], f"{where}: it makes", "give each another name")
         self.__attrs_init__(pairs, name)
 
     @property
@@ -1168,7 +610,7 @@ class Rename:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are, under their new names."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.need(self.reads, self.name)
         Columns(tuple(each for each in given.names if each not in self.reads)).refuse(self.makes, self.name)
         names = dict(self.names)
@@ -1178,7 +620,7 @@ class Rename:
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows with the new names."""
         strangers = [new for new in self.makes if new not in self.reads]
-        yield Rows(_with_room(table, strangers, self.name).renamed(dict(self.names)), _each(table))
+        yield Rows(with_room(table, strangers, self.name).renamed(dict(self.names)), _each(table))
 
 
 # --- Explode --------------------------------------------------------------------------------------
@@ -1229,9 +671,9 @@ class Explode:
     name: str
 
     def __init__(self, column: Any, *, into: Any = None, name: str = "explode") -> None:
-        name = _stage_name(name)
+        name = stage_name(name)
         where = f"stage {name!r}"
-        self.__attrs_init__(_name(column, where), None if into is None else _new_name(into, where), name)
+        self.__attrs_init__(column_name(column, where), None if into is None else new_column_name(into, where), name)
 
     @property
     def reads(self) -> Names:
@@ -1245,7 +687,7 @@ class Explode:
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return the others, and that of the elements if it is known."""
-        given = _the_only(inputs, self.name)
+        given = the_only(inputs, self.name)
         given.need(self.reads, self.name)
         others = attrs.evolve(given, names=tuple(each for each in given.names if each != self.column))
         others.refuse(self.makes, self.name)
@@ -1254,16 +696,16 @@ class Explode:
     def rows(self, table: Table) -> Iterator[Rows]:
         """Yield the rows."""
         where = f"stage {self.name!r}"
-        _refuse_holes(table, self.column, where, "leave out such rows before, or give them an empty list")
+        refuse_holes(table, self.column, where, "leave out such rows before, or give them an empty list")
         lists = unpack(table.column(self.column)) if self.column in table.keys else []
         self._refuse_unless_lists(lists, table)
-        others = _with_room(_without(table, self.reads), self.makes, self.name)
+        others = with_room(without(table, self.reads), self.makes, self.name)
         ends = np.cumsum([len(value) for value in lists], dtype=np.int64)
         elements = chain.from_iterable(lists if _LISTS.issuperset(map(type, lists)) else map(_elements, lists))
         for start, stop in _slabs(int(ends[-1]) if lists else 0):
             parents = np.searchsorted(ends, np.arange(start, stop, dtype=np.int64), side="right").astype(np.int64)
             new = self._columns_of(list(islice(elements, stop - start)))
-            yield Rows(_merged(_picked(others, parents), new, self.name), parents)
+            yield Rows(_merged(picked(others, parents), new, self.name), parents)
 
     def _refuse_unless_lists(self, values: list[Any], table: Table) -> None:
         if not _LISTS.issuperset(map(type, values)):
@@ -1295,7 +737,7 @@ class Explode:
         rows = [each if isinstance(each, Mapping) else {self.column: each} for each in elements]
         table = Table(*columns_of(rows), count)
         for key in table.keys:
-            _new_name(key, f"stage {self.name!r}")
+            new_column_name(key, f"stage {self.name!r}")
         return table
 
 
@@ -1319,7 +761,7 @@ def _is_sequence(value: Any) -> bool:
 def _elements(value: Any) -> Iterable[Any]:
     if isinstance(value, list | tuple):
         return value
-    column = _column_of(value, getattr(value, "index", pd.RangeIndex(0)))
+    column = column_of(value, getattr(value, "index", pd.RangeIndex(0)))
     return value if column is None else unpack(column)
 
 
@@ -1332,7 +774,7 @@ def _merged(table: Table, new: Table, stage: str) -> Table:
         _either(table.column(key), column, key, stage) if key in both else column
         for key, column in zip(new.keys, new.columns, strict=True)
     ]
-    return _without(table, both).beside(Table(new.keys, columns, new.count))
+    return without(table, both).beside(Table(new.keys, columns, new.count))
 
 
 def _either(old: Column, new: Column, key: Hashable, stage: str) -> Column:

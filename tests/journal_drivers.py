@@ -23,7 +23,7 @@ import paramsurvey.journal.ledger
 import paramsurvey.runs
 import paramsurvey.sieve
 from paramsurvey import Pipeline
-from paramsurvey.journal.format import HEAD_BYTES, Damage, Kind, Torn, records
+from paramsurvey.journal.format import HEAD_BYTES, Damage, Kind, Rows, Torn, records
 
 INTERRUPTED = 3
 """How a driver ends that Ctrl-C or SIGTERM has ended."""
@@ -104,10 +104,14 @@ def fork(what, backend, journal, calls, answer):
 def rows_in(journal):
     """Return the rows in a journal, each as often as it is there."""
     data = journal.read_bytes() if journal.exists() else b""
-    found = []
+    found, stages = [], {}
     for each in records(lambda offset, size: data[offset : offset + size], HEAD_BYTES, len(data)):
         assert not isinstance(each, Damage), each
-        if not isinstance(each, Torn) and each[0].kind == Kind.ROWS:
+        if isinstance(each, Rows):
+            found += [(stages[number], each.keys[16 * row : 16 * row + 16]) for row, number in enumerate(each.numbers)]
+        elif not isinstance(each, Torn) and each[0].kind == Kind.SHAPE:
+            stages[each[0].number] = each[0].stage
+        elif not isinstance(each, Torn) and each[0].kind == Kind.ROWS:
             found += [(each[0].stage, each[1][16 * row : 16 * row + 16]) for row in range(each[0].rows)]
     return found
 

@@ -45,3 +45,11 @@ def noted_coverage(pset, system_kwargs, user_kwargs):
     chosen = [*pset["picked"], pset["candidate"]]
     note(user_kwargs, f"coverage {' '.join(chosen)}")
     return {"letters": len(set("".join(chosen)))}
+
+
+def total(pset, system_kwargs, user_kwargs):
+    return {"total": sum(pset.values())}
+
+
+def described(pset, system_kwargs, user_kwargs):
+    return {"flux": 2.5 * pset["x"], "name": f"{pset['source']} at {pset['x']:.1f}", "is_far": pset["x"] > 100}

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
 import textwrap
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import Nowhere
-from journal_workers import fails_at_odd, square
+from journal_workers import described, fails_at_odd, square, total
 
 import paramsurvey
 from paramsurvey.errors import JournalError
 from paramsurvey.journal import format as journal_format
+from paramsurvey.journal import ledger
 from paramsurvey.journal.file import JournalFile
-from paramsurvey.journal.format import Damage, Kind, Torn, head, record, records
+from paramsurvey.journal.format import Damage, Kind, Rows, Torn, head, record, records, row_record
 from paramsurvey.journal.ledger import Journal
+from paramsurvey.journal.rows import decoded, encoded, kinds_of
 
 PSETS = [{"n": n} for n in range(8)]
 
@@ -35,12 +41,26 @@ def session():
         yield session
 
 
+@pytest.fixture(params=["large", "small"])
+def kind(request, monkeypatch):
+    """Say of which kind the records are: chunks of two rows are one each, or two small ones."""
+    if request.param == "large":
+        monkeypatch.setattr(ledger, "FEW", 0)
+    return request.param
+
+
 @pytest.fixture
-def small(tmp_path, session):
-    """Return the bytes of a small journal: 4 records with 2 rows each."""
-    path = tmp_path / "small"
+def small(tmp_path, session, kind):
+    """Return the bytes of a small journal: of 8 rows, in records of 2 or of 1."""
+    path = tmp_path / "journal of its own"
     session.map(square, PSETS, journal=path, group_size=2)
     return path.read_bytes()
+
+
+@pytest.fixture
+def unsynced(monkeypatch):
+    """Have nothing wait for the disk: of thousands of runs that is most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 def resumed(path, psets=PSETS):
@@ -52,10 +72,36 @@ def resumed(path, psets=PSETS):
 
 
 def found_in(data):
+    """Return what is in a journal, but for small records."""
+    return [found for found in all_in(data) if not isinstance(found, Rows)]
+
+
+def all_in(data):
     def read(offset, size):
         return data[offset : offset + size]
 
     return list(records(read, journal_format.HEAD_BYTES, len(data)))
+
+
+class Stretch(NamedTuple):
+    """A record with rows, large or small."""
+
+    start: int
+    stop: int
+    rows: int
+    data_at: int
+
+
+def rows_in(data):
+    """Return the records with rows in a journal."""
+    found = []
+    for each in all_in(data):
+        if isinstance(each, Rows):
+            ends = [*each.offsets[1:], each.end]
+            found += [Stretch(*place, 1, place[1] - 1) for place in zip(each.offsets, ends, strict=True)]
+        elif not isinstance(each, Damage | Torn) and each[0].kind == Kind.ROWS:
+            found.append(Stretch(each[0].offset, each[0].end, each[0].rows, each[0].data_at))
+    return found
 
 
 # The bytes
@@ -65,12 +111,15 @@ def test_the_reader_in_the_documentation_reads_a_journal(tmp_path, session):
     path = tmp_path / "journal"
     session.map(square, PSETS, journal=path, name="squares")
     session.map(fails_at_odd, PSETS, journal=path, verbose=0)
+    session.map(square, [{"n": n} for n in range(100)], journal=path, version="2", group_size=100)
     text = re.search(r"\.\. code-block:: python\n\n(.*)", journal_format.__doc__, re.DOTALL).group(1)
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(text), path], capture_output=True, text=True, timeout=60, check=True
     )
     assert "squares stage" in done.stdout
-    assert re.search(r"^rows [0-9a-f]{32} 1$", done.stdout, re.MULTILINE)
+    assert len(re.findall(r"^row [0-9a-f]{32} 1$", done.stdout, re.MULTILINE)) == 8 + 4
+    assert re.search(r"^rows [0-9a-f]{32} 100$", done.stdout, re.MULTILINE)
+    assert re.search(r"^shape [0-9a-f]{32} 0$", done.stdout, re.MULTILINE)
     assert "ValueError('3 is odd') failures" in done.stdout
     assert "damaged" not in done.stdout
 
@@ -87,37 +136,115 @@ def test_a_record_is_what_the_table_says():
     assert one[1] == b"k" * 32
 
 
-def test_a_record_begins_a_chunk_at_the_cost_of_a_hundred_bytes(small):
-    sizes = [each[0].end - each[0].offset for each in found_in(small) if each[0].kind == Kind.ROWS]
-    assert len(sizes) == 4
-    assert max(sizes) < 64 + 2 * 16 + 100
+def test_a_small_record_is_what_the_table_says():
+    data = row_record(300, 5, b"k" * 16, b"values")
+    assert data[:5] == b"\xf6\xac\x02\x05\x06"
+    assert int.from_bytes(data[5:9], "little") == zlib.crc32(data[:5] + data[9:])
+    assert data[9:] == b"k" * 16 + b"values"
+    (found,) = all_in(head() + data)
+    assert found == Rows([300], [5], [16], b"k" * 16, 16 + len(data))
+
+
+def test_many_small_records_are_told_in_pieces_and_none_is_torn_by_a_window(monkeypatch):
+    monkeypatch.setattr(journal_format, "WINDOW", 20_000)
+    one = [row_record(0, n, n.to_bytes(16, "little"), bytes(n % 100)) for n in range(10_000)]
+    found = all_in(head() + b"".join(one))
+    assert [second for each in found for second in each.seconds] == list(range(10_000))
+    assert b"".join(each.keys for each in found) == b"".join(n.to_bytes(16, "little") for n in range(10_000))
+    assert max(len(each.numbers) for each in found) <= journal_format.MOST_ROWS
+
+
+def test_a_large_record_begins_at_the_cost_of_a_hundred_bytes(tmp_path, session):
+    session.map(square, [{"n": n} for n in range(64)], journal=tmp_path / "journal", group_size=32)
+    sizes = [each.stop - each.start for each in rows_in((tmp_path / "journal").read_bytes())]
+    assert len(sizes) == 2
+    assert max(sizes) < 64 + 32 * (16 + 8 + 8) + 300
+
+
+VALUES = [0, -1, 63, 64, -64, 2**63, -(2**64) - 1, 1.5, float("nan"), -0.0, "", "é\ud800", None, True, (1, 2), b"x"]
+
+
+def test_values_of_small_records_are_exactly_the_same():
+    assert kinds_of(VALUES) == "iiiiiiidddssoooo"
+    for row in ([], VALUES, VALUES[::-1], *map(list, itertools.product(VALUES, repeat=2))):
+        kinds = kinds_of(row)
+        data = encoded(kinds, row)
+        found, end = decoded(b"xx" + data + b"yy", 2, kinds)
+        assert repr(found) == repr(row)
+        assert [*map(type, found)] == [*map(type, row)]
+        assert end == 2 + len(data)
+
+
+@pytest.mark.parametrize(
+    ("worker", "psets"),
+    [
+        (total, [{"a": n, "b": 2 * n} for n in range(2000)]),
+        (total, [{"a": 0.1 * n, "b": 1.7 * n, "c": -0.3 * n} for n in range(2000)]),
+        (described, [{"x": 0.3 * n, "source": f"M{n % 100}"} for n in range(2000)]),
+    ],
+    ids=["ints", "floats", "mixed"],
+)
+def test_rows_that_come_one_by_one_take_at_most_twice_the_bytes_of_their_columns(tmp_path, worker, psets):
+    path = tmp_path / "journal"
+    with new_session() as session:
+        frame = session.map(worker, psets, journal=path, group_size=1, verbose=0).results
+    arrays = [frame[key].to_numpy() if frame[key].dtype.kind in "if" else frame[key].tolist() for key in frame]
+    assert path.stat().st_size < 2 * sum(len(pickle.dumps(each, 5)) for each in arrays)
 
 
 # Damage
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_a_journal_cut_at_any_byte_loses_the_last_record_at_most(tmp_path, small):
     for size in range(len(small)):
         path = tmp_path / "cut"
         path.write_bytes(small[:size])
-        whole = sum(each[0].rows for each in found_in(small) if each[0].kind == Kind.ROWS and each[0].end <= size)
+        whole = sum(each.rows for each in rows_in(small) if each.stop <= size)
         assert resumed(path) == whole
         if size % 16 == 0:
             assert resumed(path) == len(PSETS)
         path.unlink()
 
 
+@pytest.mark.usefixtures("unsynced")
 def test_any_flipped_bit_costs_the_record_that_it_is_in_and_nothing_else(tmp_path, small):
-    rows = [(each[0].offset, each[0].end) for each in found_in(small) if each[0].kind == Kind.ROWS]
     path = tmp_path / "flipped"
     for place in range(len(small)):
         bit = (1, 128, 16, 4)[place % 4] if place % 7 else 1 << place % 8
         data = bytearray(small)
         data[place] ^= bit
         path.write_bytes(data)
-        hit = any(start <= place < stop for start, stop in rows)
-        assert resumed(path) == len(PSETS) - 2 * hit, (place, bit)
+        hit = sum(each.rows for each in rows_in(small) if each.start <= place < each.stop)
+        assert resumed(path) == len(PSETS) - hit, (place, bit)
         path.unlink()
+
+
+def test_rows_whose_shapes_are_all_damaged_are_computed_again_and_no_other_shape_has_their_number(tmp_path, session):
+    path = tmp_path / "journal"
+    session.map(square, PSETS[:4], journal=path, group_size=2)
+    data = bytearray(path.read_bytes())
+    for one in [each[0] for each in found_in(data) if each[0].kind == Kind.SHAPE]:
+        data[one.offset + 60] ^= 1
+    path.write_bytes(data)
+    with paramsurvey.open_journal(path) as journal:
+        told = [str(each) for each in journal.verify()]
+        assert sum("a row: what tells its columns is not there" in each for each in told) == 4
+        assert len(told) == 6
+    for known in (0, len(PSETS)):
+        assert resumed(path) == known
+    numbers = [number for each in all_in(path.read_bytes()) if isinstance(each, Rows) for number in each.numbers]
+    assert numbers == [0] * 4 + [1] * len(PSETS)
+
+
+def test_shapes_come_back_as_rows_become_many(tmp_path, session):
+    session.map(square, [{"n": n} for n in range(70)], journal=tmp_path / "journal", group_size=1)
+    kinds = "".join(
+        "s" if not isinstance(each, Rows) else "r" * len(each.numbers)
+        for each in all_in((tmp_path / "journal").read_bytes())
+        if isinstance(each, Rows) or each[0].kind == Kind.SHAPE
+    )
+    assert kinds == "sr" + "s" + "r" * 63 + "s" + "r" * 6
 
 
 def test_every_flipped_bit_is_seen():
@@ -152,23 +279,23 @@ def test_every_flipped_bit_is_seen():
 
 def test_damage_is_told_and_what_was_there_is_computed_again(tmp_path, small, capsys):
     path = tmp_path / "journal"
-    third = [each[0] for each in found_in(small) if each[0].kind == Kind.ROWS][2]
-    for place in (third.offset, third.offset + 64, third.data_at):
+    third = rows_in(small)[2]
+    for place in (third.start, third.start + 8, third.data_at):
         data = bytearray(small)
         data[place] ^= 1
         path.write_bytes(data)
         capsys.readouterr()
-        assert resumed(path) == len(PSETS) - 2
+        assert resumed(path) == len(PSETS) - third.rows
         assert f"the journal {path} is damaged, and what was there is computed again: " in capsys.readouterr().err
 
 
-def test_of_much_damage_little_is_told(tmp_path, small, capsys):
+def test_of_much_damage_little_is_told(tmp_path, small, capsys, kind):
     path, data = tmp_path / "journal", bytearray(small)
-    for one in [each[0] for each in found_in(small) if each[0].kind == Kind.ROWS]:
+    for one in rows_in(small)[:7:2] if kind == "small" else rows_in(small):
         data[one.data_at] ^= 1
     path.write_bytes(data)
     capsys.readouterr()
-    assert resumed(path) == 0
+    assert resumed(path) == (4 if kind == "small" else 0)
     err = capsys.readouterr().err
     assert err.count("is damaged") == 3
     assert err.count("further damages") == 1
@@ -177,7 +304,7 @@ def test_of_much_damage_little_is_told(tmp_path, small, capsys):
 def test_a_torn_end_is_cut_off(tmp_path, small):
     path = tmp_path / "journal"
     path.write_bytes(small[:-1])
-    last = [each[0] for each in found_in(small)][-1]
+    last = rows_in(small)[-1]
     assert isinstance(found_in(small[:-1])[-1], Torn)
     assert resumed(path) == len(PSETS) - last.rows
     assert not any(isinstance(each, Damage | Torn) for each in found_in(path.read_bytes()))
@@ -188,12 +315,12 @@ def test_a_torn_end_is_cut_off(tmp_path, small):
 
 def test_a_newer_version_is_refused_by_name(tmp_path, session):
     path = tmp_path / "journal"
-    path.write_bytes(head(2))
+    path.write_bytes(head(3))
     with pytest.raises(
-        JournalError, match=r"journal has version 2 of its format, and this paramsurvey reads up to .*1"
+        JournalError, match=r"journal has version 3 of its format, and this paramsurvey reads up to .*2"
     ):
         session.map(square, PSETS, journal=path)
-    assert path.read_bytes() == head(2)
+    assert path.read_bytes() == head(3)
 
 
 @pytest.mark.parametrize("content", [b"n,square\n1,1\n", b"x" * 1000, b"x", head()[:8] + b"rubbish!" * 3])
@@ -236,6 +363,7 @@ class BadDisk:
 
 
 @pytest.mark.parametrize("how", ["short", "half", errno.ENOSPC, errno.EIO])
+@pytest.mark.usefixtures("kind")
 def test_a_failed_write_costs_its_own_record_whichever_it_is(tmp_path, monkeypatch, capsys, how):
     path = tmp_path / "journal"
     psets = PSETS[:6]

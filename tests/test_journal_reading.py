@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ import paramsurvey
 from paramsurvey import Pipeline
 from paramsurvey.errors import JournalError, OptionError
 from paramsurvey.journal import format as journal_format
-from paramsurvey.journal.format import HEAD_BYTES, Kind, records
+from paramsurvey.journal.format import HEAD_BYTES, Kind, Rows, records
 
 
 @pytest.fixture
@@ -30,7 +31,10 @@ PSETS = [{"n": n} for n in range(20)]
 def kinds_in(path):
     data = path.read_bytes()
     found = records(lambda offset, size: data[offset : offset + size], HEAD_BYTES, len(data))
-    return [Kind(each[0].kind).name for each in found]
+    names = [
+        ["row"] * len(each.numbers) if isinstance(each, Rows) else [Kind(each[0].kind).name.lower()] for each in found
+    ]
+    return list(chain.from_iterable(names))
 
 
 # What is in it
@@ -116,25 +120,25 @@ def damaged(path, kind):
     """Flip a bit in the data, or else the text, of the first record of a kind."""
     data = bytearray(path.read_bytes())
     found = records(lambda offset, size: bytes(data[offset : offset + size]), HEAD_BYTES, len(data))
-    one = next(each[0] for each in found if each[0].kind == kind)
+    one = next(each[0] for each in found if not isinstance(each, Rows) and each[0].kind == kind)
     data[one.end - 1] ^= 1
     path.write_bytes(data)
     return one
 
 
 @pytest.mark.parametrize(
-    ("kind", "what"), [(Kind.ROWS, "1 rows are damaged"), (Kind.STAGE, "a text is damaged"), (Kind.OPENED, "a text")]
+    ("kind", "what"), [(Kind.ROWS, "20 rows are damaged"), (Kind.STAGE, "a text is damaged"), (Kind.OPENED, "a text")]
 )
 def test_verify_names_what_is_damaged(session, tmp_path, kind, what):
     path = tmp_path / "j"
-    session.map(square, PSETS, journal=path, group_size=1)
+    session.map(square, PSETS, journal=path, group_size=20)
     with paramsurvey.open_journal(path) as journal:
         assert journal.verify() == []
         one = damaged(path, kind)
         (damage,) = journal.verify()
         assert what in str(damage)
         assert damage.offset == one.offset
-        assert len(journal.results(journal.stages["print"][0])) == 20 - (kind == Kind.ROWS)
+        assert len(journal.results(journal.stages["print"][0])) == 20 * (kind != Kind.ROWS)
         assert len(journal.damages) == (kind == Kind.ROWS)
 
 
@@ -154,11 +158,11 @@ def test_compacting_leaves_what_counts_in_few_records(session, tmp_path):
     damaged(path, Kind.OPENED)
     with paramsurvey.open_journal(path) as journal:
         before = {name: (journal.results(name), journal.missing(name)) for name in ("picky", "square")}
-        assert kinds_in(path).count("ROWS") == 11 + 8 + 20
+        assert kinds_in(path).count("row") == 11 + 8 + 20
         size = path.stat().st_size
         journal.compact()
         assert path.stat().st_size < size / 2
-        assert kinds_in(path) == ["STAGE", "ROWS", "FAILURES", "STAGE", "ROWS"]
+        assert kinds_in(path) == ["stage", "rows", "failures", "stage", "rows"]
         assert journal.stages["is_current"].all()
         assert journal.verify() == []
         for name, (results, missing) in before.items():
@@ -178,34 +182,64 @@ def test_a_journal_that_is_written_to_is_neither_compacted_nor_merged_into(sessi
                     change()
 
 
-def test_rows_that_cannot_be_unpickled_are_kept_by_compacting(session, tmp_path):
-    path = tmp_path / "j"
+def opaque(pset, system_kwargs, user_kwargs):
+    return {"value": Opaque(pset["n"])}
 
-    class Local:
-        pass
 
-    def odd(pset, system_kwargs, user_kwargs):
-        return {"value": Opaque(pset["n"])}
+@pytest.fixture
+def gone(monkeypatch):
+    """Return a function that has the class of some values go away, or come back."""
 
-    session.map(odd, PSETS, journal=path)
-    Opaque.broken = True
-    try:
-        with paramsurvey.open_journal(path) as journal:
-            journal.compact()
-            assert len(journal.results()) == 0
-            assert "cannot be unpickled" in str(journal.damages[0])
-    finally:
-        Opaque.broken = False
-    assert session.map(odd, PSETS, journal=path).progress.from_journal == 20
+    def go(is_gone):
+        if is_gone:
+            monkeypatch.setenv("OPAQUE_IS_GONE", "1")
+        else:
+            monkeypatch.delenv("OPAQUE_IS_GONE")
+
+    return go
+
+
+@pytest.mark.parametrize("group_size", [1, 20])
+def test_rows_that_cannot_be_unpickled_are_kept_by_compacting_and_merging(session, tmp_path, gone, group_size):
+    one, other = tmp_path / "one", tmp_path / "other"
+    session.map(opaque, PSETS, journal=one, group_size=group_size)
+    session.map(square, PSETS[:5], journal=other, group_size=group_size)
+    session.map(opaque, [{"n": -1}], journal=other, version="2")
+    gone(True)
+    with paramsurvey.open_journal(one) as journal, paramsurvey.open_journal(other) as merged:
+        journal.compact()
+        assert len(journal.results()) == 0
+        assert "cannot be unpickled" in str(journal.damages[0])
+        assert journal.verify() == []
+        assert merged.merge(journal) == 20
+        assert merged.verify() == []
+    gone(False)
+    for path in (one, other):
+        results = session.map(opaque, PSETS, journal=path)
+        assert results.progress.from_journal == 20
+        assert [row["value"].value for row in results.iterdicts()] == [pset["n"] for pset in PSETS]
+    assert session.map(square, PSETS, journal=other).progress.from_journal == 5
+    assert session.map(opaque, [{"n": -1}], journal=other, version="2").progress.from_journal == 1
+
+
+def test_a_row_that_cannot_be_unpickled_costs_no_other(session, tmp_path, gone):
+    def some(pset, system_kwargs, user_kwargs):
+        return {"value": Opaque(pset["n"]) if pset["n"] == 7 else pset["n"]}
+
+    session.map(some, PSETS, journal=tmp_path / "j", group_size=1)
+    gone(True)
+    with paramsurvey.open_journal(tmp_path / "j") as journal:
+        assert journal.results()["value"].tolist() == [n for n in range(20) if n != 7]
+        assert "a row cannot be unpickled: RuntimeError('it has gone')" in str(*journal.damages)
+    results = session.map(some, PSETS, journal=tmp_path / "j")
+    assert (len(results), results.progress.from_journal) == (19, 19)
 
 
 class Opaque:
     """A value whose class may go away."""
 
-    broken = False
-
     def __init__(self, value):
-        if Opaque.broken:
+        if "OPAQUE_IS_GONE" in os.environ:
             raise RuntimeError("it has gone")
         self.value = value
 
@@ -393,17 +427,14 @@ def test_an_occurrence_has_to_be_a_number_from_one_on(session, tmp_path, occurre
         paramsurvey.explain(tmp_path / "j", {"n": 7}, occurrence=occurrence)
 
 
-def test_what_is_missing_is_told_also_if_its_psets_cannot_be_unpickled(session, tmp_path):
+def test_what_is_missing_is_told_also_if_its_psets_cannot_be_unpickled(session, tmp_path, gone):
     def fails(pset, system_kwargs, user_kwargs):
         raise ValueError
 
     session.map(fails, [{"value": Opaque(1)}], journal=tmp_path / "j")
-    Opaque.broken = True
-    try:
-        with paramsurvey.open_journal(tmp_path / "j") as journal:
-            assert journal.missing()["_exception"].tolist() == ["ValueError()"]
-    finally:
-        Opaque.broken = False
+    gone(True)
+    with paramsurvey.open_journal(tmp_path / "j") as journal:
+        assert journal.missing()["_exception"].tolist() == ["ValueError()"]
 
 
 def test_a_failed_row_says_how_it_failed(session, tmp_path):

@@ -19,6 +19,7 @@ from paramsurvey.journal.keys import Words, row_keys, with_occurrences
 from paramsurvey.journal.lookup import SHOWN_PRINT, Lookup, listed
 from paramsurvey.journal.prints import StagePrint, changes, changes_of_libraries
 from paramsurvey.journal.reading import OpenJournal, lookup_in
+from paramsurvey.journal.rows import written_at
 from paramsurvey.options import shown
 
 MOST_COMPARED: Final = 100_000
@@ -192,7 +193,7 @@ def _pset_of(journal: Lookup, row: dict[Any, Any], states: Sequence[bytes]) -> d
 
 def _shapes(journal: Lookup, digest: bytes) -> list[Keys]:
     """Return the columns that psets of a stage have had."""
-    return list(dict.fromkeys(psets.keys for psets in journal.psets(digest)))
+    return list(dict.fromkeys(each.psets.keys for each in journal.tables(digest)))
 
 
 def _is_known(journal: Lookup, pset: dict[Any, Any], states: Sequence[bytes]) -> bool:
@@ -204,7 +205,9 @@ def _finished_at(journal: Lookup, asked: Asked, digest: bytes) -> float | None:
     """Return when a row was finished in a state of its stage, if it was."""
     known = journal.finished(digest)
     place = -1 if asked.key is None else int(known.find(asked.key)[0])
-    return None if place < 0 else journal.contents.records[int(known.records[place])].written
+    if place < 0:
+        return None
+    return written_at(journal.contents.records[int(known.records[place])], int(known.rows[place]))
 
 
 def _failed(journal: Lookup, asked: Asked, digest: bytes) -> Lost | None:
@@ -319,8 +322,8 @@ def _nearest(journal: Lookup, pset: Mapping[Any, Any], digest: bytes) -> Mapping
     """Return the finished pset that has most values in common with another one; 3 and 3.0 are half a value."""
     contents = {key: typed_bytes(value) for key, value in pset.items()}
     best, most, seen = None, 0, 0
-    for psets in journal.psets(digest):
-        for other in psets.dicts():
+    for each in journal.tables(digest):
+        for other in each.psets.dicts():
             agree = sum(
                 2 * (typed_bytes(value) == contents[key]) or _look_alike(value, pset[key])
                 for key, value in other.items()
@@ -328,7 +331,7 @@ def _nearest(journal: Lookup, pset: Mapping[Any, Any], digest: bytes) -> Mapping
             )
             if agree > most:
                 best, most = other, agree
-        seen += psets.count
+        seen += each.psets.count
         if seen > MOST_COMPARED:
             break
     return best

@@ -29,12 +29,24 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 
 from paramsurvey.errors import JournalError
-from paramsurvey.journal.format import HEAD_BYTES, Damage, Kind, Record, Torn, as_text, check_head, head, part, record
+from paramsurvey.journal.format import (
+    HEAD_BYTES,
+    Damage,
+    Kind,
+    Record,
+    Rows,
+    Torn,
+    as_text,
+    check_head,
+    head,
+    part,
+    record,
+)
 from paramsurvey.journal.format import records as records_of
 
 SYNC_SECONDS: Final = 1.0
@@ -106,14 +118,18 @@ class JournalFile:
 
     def text(self, one: Record) -> Any:
         """Return the text of a record, None if it is damaged."""
-        found = part(self.read, one.text_at, one.text_bytes, one.text_crc)
+        found = self.raw_text(one)
         return None if found is None else json.loads(found or b"null")
+
+    def raw_text(self, one: Record) -> bytes | None:
+        """Return the bytes of the text of a record, None if it is damaged."""
+        return part(self.read, one.text_at, one.text_bytes, one.text_crc)
 
     def data(self, one: Record) -> bytes | None:
         """Return the data of a record, None if they are damaged."""
         return part(self.read, one.data_at, one.data_bytes, one.data_crc)
 
-    def news(self) -> Iterator[tuple[Record, bytes] | Damage]:
+    def news(self) -> Iterator[tuple[Record, bytes] | Rows | Damage]:
         """Go through what has been added to the file since the last time; yield records with their keys, and damages.
 
         Raises
@@ -130,8 +146,8 @@ class JournalFile:
         for found in records_of(self.read, self.end, size):
             if isinstance(found, Torn):
                 return
-            self.end = found.offset + found.size if isinstance(found, Damage) else found[0].end
-            if not isinstance(found, Damage) and found[0].kind == Kind.OPENED:
+            self.end = _end_of(found)
+            if _is_opened(found):
                 self._was_last = False
             yield found
 
@@ -227,13 +243,23 @@ class JournalFile:
         """Tell who has the lock."""
         who = None
         for found in self.news():
-            if not isinstance(found, Damage) and found[0].kind == Kind.OPENED:
+            if _is_opened(found):
                 who = self.text(found[0]) or who
         self.end = 0
         if who is None:
             return "another program"
         is_own = (who["host"], who["pid"]) == (socket.gethostname(), os.getpid())
         return f"process {who['pid']} on {who['host']} ({'another session in it' if is_own else who['program']})"
+
+
+def _end_of(found: tuple[Record, bytes] | Rows | Damage) -> int:
+    if isinstance(found, Damage):
+        return found.offset + found.size
+    return found.end if isinstance(found, Rows) else found[0].end
+
+
+def _is_opened(found: tuple[Record, bytes] | Rows | Damage) -> TypeGuard[tuple[Record, bytes]]:
+    return not isinstance(found, Damage | Rows) and found[0].kind == Kind.OPENED
 
 
 class _Syncing:

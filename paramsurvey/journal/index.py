@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import attrs
 import numpy as np
@@ -11,6 +11,14 @@ from paramsurvey.journal.format import KEY_BYTES
 from paramsurvey.journal.keys import Words
 
 Places: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+
+
+class Found(NamedTuple):
+    """Keys of rows that follow one another in a record: its number, and the first of them there."""
+
+    record: int
+    first: int
+    keys: bytes
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -35,16 +43,17 @@ class Known:
         """Return an index of no rows."""
         return cls(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint32))
 
-    def with_more(self, more: list[tuple[int, bytes]]) -> Known:
-        """Return an index with the rows of further records, each given by its number and its keys.
+    def with_more(self, more: list[Found]) -> Known:
+        """Return an index with the rows of further records.
 
         Of a row that comes twice the later one stays, also if it is another one whose key begins with the same 64 bits:
         a row that is forgotten here is computed once more, and nothing worse.
         """
-        keys = np.frombuffer(b"".join(each for _, each in more), "<u8").reshape(-1, 2)
-        counts = [len(each) // KEY_BYTES for _, each in more]
-        records = np.repeat(np.array([number for number, _ in more], np.uint32), counts)
-        rows = np.concatenate([np.arange(count, dtype=np.uint32) for count in counts])
+        keys = np.frombuffer(b"".join([each.keys for each in more]), "<u8").reshape(-1, 2)
+        counts = np.array([len(each.keys) // KEY_BYTES for each in more])
+        records = np.repeat(np.array([each.record for each in more], np.uint32), counts)
+        firsts = np.array([each.first for each in more]) - (np.cumsum(counts) - counts)
+        rows = (np.arange(len(keys)) + np.repeat(firsts, counts)).astype(np.uint32)
         first = np.concatenate([self.first, keys[:, 0]])
         order = np.argsort(first, kind="stable")
         first = first[order]

@@ -10,13 +10,12 @@ each kind of trouble is said once.
 from __future__ import annotations
 
 import os
-import pickle
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 
 import attrs
 import numpy as np
@@ -27,11 +26,13 @@ from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.pickling import dumps
 from paramsurvey.engine.records import Failure
 from paramsurvey.errors import JournalError, OptionError
+from paramsurvey.journal.contents import Contents
 from paramsurvey.journal.file import JournalFile, Write
-from paramsurvey.journal.format import Damage, Kind, Record, as_text, parsed, record
+from paramsurvey.journal.format import KEY_BYTES, Damage, Kind, Record, as_text, parsed, record, records_in
 from paramsurvey.journal.index import Known, Places, Seen
 from paramsurvey.journal.keys import Words, row_keys, with_occurrences
 from paramsurvey.journal.prints import StagePrint, changes_of_libraries, stage_print
+from paramsurvey.journal.rows import FEW, NOTHING, Loaded, Shape, SmallRow, Stored, loaded, small_rows
 from paramsurvey.options import Options
 from paramsurvey.tables import Table, concatenated, with_columns_in_order
 
@@ -47,49 +48,6 @@ class Say(Protocol):
     def __call__(self, text: str, verbose: int = 1, /) -> None:
         """Tell."""
         ...
-
-
-@attrs.define(eq=False, repr=False)
-class Contents:
-    """What is in a journal: which records, of which stages, and which rows are in them.
-
-    Attributes
-    ----------
-    records : list of Record
-        Those with rows, finished or lost.
-    stages : dict of bytes to Record
-        The last that tells what a print was made of.
-    history : list of Record
-        All that say when a run has begun a stage.
-    """
-
-    records: list[Record] = attrs.field(factory=list, init=False)
-    stages: dict[bytes, Record] = attrs.field(factory=dict, init=False)
-    history: list[Record] = attrs.field(factory=list, init=False)
-    _known: dict[tuple[bytes, int], Known] = attrs.field(factory=dict, init=False)
-    _more: dict[tuple[bytes, int], list[tuple[int, bytes]]] = attrs.field(factory=dict, init=False)
-
-    def add(self, one: Record, keys: bytes) -> None:
-        """Take note of a record."""
-        if one.kind == Kind.STAGE:
-            self.history.append(one)
-            if one.text_bytes:
-                self.stages[one.stage] = one
-        elif one.kind in (Kind.ROWS, Kind.FAILURES):
-            self._more.setdefault((one.stage, one.kind), []).append((len(self.records), keys))
-            self.records.append(one)
-
-    def known(self, stage: bytes, kind: Kind) -> Known:
-        """Return the index of a stage's rows, finished or lost."""
-        place = stage, int(kind)
-        more = self._more.pop(place, None)
-        if more is not None:
-            self._known[place] = self._known.get(place, Known.nothing()).with_more(more)
-        return self._known.get(place, Known.nothing())
-
-    def prints(self) -> list[bytes]:
-        """Return the prints of all stages of which there is anything."""
-        return list(dict.fromkeys((*self.stages, *(stage for stage, _ in (*self._known, *self._more)))))
 
 
 class Recalled(NamedTuple):
@@ -114,9 +72,6 @@ class Recalled(NamedTuple):
     answers: Table
     lost: list[Lost]
     nameless: list[int]
-
-
-NOTHING: Final = Table((), [], 0)
 
 
 @attrs.define(eq=False, repr=False)
@@ -198,7 +153,7 @@ class Journal:
             if isinstance(found, Damage):
                 self.note_damage(str(found), say)
             else:
-                self.contents.add(*found)
+                self.contents.add(found)
 
     def note_damage(self, what: str, say: Say) -> None:
         """Tell of damage, but not endlessly."""
@@ -232,7 +187,18 @@ class Journal:
             offset = self.file.append(written)
             self.tell_trouble(say)
             if offset is not None and (one := parsed(written, 0, offset)) is not None:
-                self.contents.add(one, keys)
+                self.contents.add((one, keys))
+
+    def write_rows(self, say: Say, stage: bytes, rows: list[SmallRow]) -> None:
+        """Write small records, all at once, if that is possible, and take note of them."""
+        with self._lock:
+            written = self.contents.small_records(stage, rows, time.time(), self.file)
+            offset = self.file.append(written)
+            self.tell_trouble(say)
+            if offset is None:
+                return
+            for found in records_in(written, offset):
+                self.contents.add(found)
 
 
 @attrs.define(eq=False, repr=False)
@@ -258,9 +224,9 @@ class Ledger:
     _stage: bytes = attrs.field(init=False)
     _known: Known = attrs.field(init=False)
     _known_lost: Known = attrs.field(init=False)
-    _records: list[Record] = attrs.field(init=False)
+    _records: list[Stored] = attrs.field(init=False)
     _seen: Seen = attrs.field(factory=Seen, init=False)
-    _cache: OrderedDict[int, Any] = attrs.field(factory=OrderedDict, init=False)
+    _cache: OrderedDict[int, tuple[Loaded | None, int]] = attrs.field(factory=OrderedDict, init=False)
     _cached_bytes: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -317,10 +283,13 @@ class Ledger:
         cuts = np.flatnonzero(np.diff(records[order])) + 1
         found, tables = [], []
         for group in np.split(order, cuts):
-            answers = self._answers(int(records[group[0]]))
-            if answers is not None:
-                found.append(rows[group])
-                tables.append(answers.take(self._known.rows[places[rows[group]]].astype(np.int64)))
+            known = self._loaded(int(records[group[0]]))
+            if known is None:
+                continue
+            places_there = known.find(self._known.rows[places[rows[group]]].astype(np.int64))
+            if len(is_there := np.flatnonzero(places_there >= 0)):
+                found.append(rows[group][is_there])
+                tables.append(known.answers.take(places_there[is_there]))
         if not found:
             return np.empty(0, np.int64), NOTHING
         rows, table = np.concatenate(found), concatenated(tables)
@@ -330,32 +299,25 @@ class Ledger:
             rows, table, owners = rows[order], table.take(order), owners[order]
         return rows, with_columns_in_order(table, [each.keys for each in tables], owners)
 
-    def _answers(self, number: int) -> Table | None:
+    def _loaded(self, number: int) -> Loaded | None:
         """Return the answers in a record, None if they cannot be read."""
         if number in self._cache:
             self._cache.move_to_end(number)
-            return self._cache[number]  # type: ignore[no-any-return]
+            return self._cache[number][0]
         one = self._records[number]
-        table = self._read(one)
-        self._cache[number] = table
-        self._cached_bytes += one.data_bytes
+        found, size = loaded(one, self.journal.file, self._shape, self._note, psets=False), one.end - one.offset
+        self._cache[number] = found, size
+        self._cached_bytes += size
         while self._cached_bytes > CACHED_BYTES and len(self._cache) > 1:
-            oldest, _ = self._cache.popitem(last=False)
-            self._cached_bytes -= self._records[oldest].data_bytes
-        return table
+            _, (_, size) = self._cache.popitem(last=False)
+            self._cached_bytes -= size
+        return found
 
-    def _read(self, one: Record) -> Table | None:
-        data = self.journal.file.data(one)
-        if data is None:
-            damage = Damage(one.offset, one.end - one.offset, f"{one.rows} rows of {self.print.name}")
-            self.journal.note_damage(str(damage), self.say)
-            return None
-        try:
-            keys, columns = pickle.loads(data)
-            return Table(keys, columns, one.rows)
-        except Exception as exc:  # noqa: BLE001 - a class of the user's may have gone, or raise anything
-            self.journal.note_damage(f"{one.rows} rows of {self.print.name} cannot be unpickled: {exc!r}", self.say)
-            return None
+    def _shape(self, number: int) -> Shape | None:
+        return self.journal.contents.shapes.shape(number, self.journal.file)
+
+    def _note(self, damage: Damage) -> None:
+        self.journal.note_damage(f"{self.print.name}: {damage}", self.say)
 
     def _lost_among(self, keys: Words, nameless: list[int], finished: Places) -> list[Lost]:
         places = self._found(self._known_lost, keys, nameless)
@@ -365,7 +327,7 @@ class Ledger:
         for row in np.flatnonzero(places >= 0).tolist():
             number = int(self._known_lost.records[places[row]])
             if number not in texts:
-                texts[number] = self.journal.file.text(self._records[number])
+                texts[number] = self.journal.file.text(cast("Record", self._records[number]))
             if texts[number] is not None:
                 why = texts[number][int(self._known_lost.rows[places[row]])]
                 lost.append(lost_of(row, why))
@@ -376,11 +338,15 @@ class Ledger:
     def record(self, keys: bytes, psets: tuple[Keys, list[Column]], answers: tuple[Keys, list[Column]]) -> None:
         """Remember rows that are finished."""
         try:
-            data = dumps(answers) + dumps(psets)
+            rows = small_rows(keys, psets, answers) if len(keys) < FEW * KEY_BYTES else None
+            data = b"" if rows else dumps(answers) + dumps(psets)
         except Exception as exc:  # noqa: BLE001 - what a worker in this very process returns need not be picklable
             self.journal.note_damage(f"answers of {self.print.name} cannot be pickled: {exc!r}", self.say)
             return
-        self.journal.write(self.say, Kind.ROWS, self._stage, keys=keys, data=data)
+        if rows:
+            self.journal.write_rows(self.say, self._stage, rows)
+        else:
+            self.journal.write(self.say, Kind.ROWS, self._stage, keys=keys, data=data)
 
     def record_lost(self, keys: bytes, psets: tuple[Keys, list[Column]], lost: Sequence[Lost]) -> None:
         """Remember rows that are lost, and why."""

@@ -1,14 +1,13 @@
 """A journal that is only read: its stages, what they were made of, and where their rows are.
 
-Nothing is unpickled but by `Lookup.rows`, `Lookup.missing` and what is built on `Lookup.loaded`.
+Nothing is unpickled but by `Lookup.tables`, `Lookup.missing` and what is built on them.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 import numpy as np
@@ -16,12 +15,14 @@ import numpy as np
 from paramsurvey.closing import Closing
 from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.errors import JournalError
+from paramsurvey.journal.contents import Contents
 from paramsurvey.journal.file import JournalFile
 from paramsurvey.journal.format import Damage, Kind, Record
 from paramsurvey.journal.index import Known, Places
 from paramsurvey.journal.keys import Words
-from paramsurvey.journal.ledger import Contents, lost_of
+from paramsurvey.journal.ledger import lost_of
 from paramsurvey.journal.prints import StagePrint
+from paramsurvey.journal.rows import NOTHING, Shape, Stored, loaded, table_of
 from paramsurvey.tables import Table, concatenated
 
 SHOWN_PRINT: Final = 12
@@ -66,7 +67,7 @@ class Lookup(Closing):
             if isinstance(found, Damage):
                 self.damages.append(found)
             else:
-                self.contents.add(*found)
+                self.contents.add(found)
 
     def prints(self) -> dict[bytes, StagePrint]:
         """Return what is known of each print."""
@@ -127,7 +128,7 @@ class Lookup(Closing):
         lost = self.known_lost(digest)
         return np.flatnonzero(self.finished(digest).find(np.stack([lost.first, lost.second], axis=1)) < 0)
 
-    def by_record(self, known: Known, places: Places | None = None) -> Iterator[tuple[Record, Places, Places]]:
+    def by_record(self, known: Known, places: Places | None = None) -> Iterator[tuple[Stored, Places, Places]]:
         """Yield the records in which rows are, given by their places in the index; which rows of each; their places."""
         places = np.arange(len(known.first)) if places is None else places
         places = places[np.lexsort((known.rows[places], known.records[places]))]
@@ -136,17 +137,26 @@ class Lookup(Closing):
             if len(group):
                 yield self.contents.records[int(known.records[group[0]])], known.rows[group].astype(np.int64), group
 
-    def rows(self, digest: bytes) -> tuple[Table, Words]:
-        """Return psets and answers of all finished rows, and their keys."""
+    def tables(self, digest: bytes, places: Places | None = None) -> Iterator[RowsRead]:
+        """Yield the finished rows of a stage, or those at these places of its index, a record at a time."""
         known = self.finished(digest)
-        tables, keys = [], [np.empty((0, 2), np.uint64)]
-        for one, rows, places in self.by_record(known):
-            data = self.data(one)
-            if data is not None and (loaded := self.loaded(one, data, 2)):
-                answers, psets = loaded
-                tables.append(attrs.evolve(psets.beside(answers).take(rows), index=None))
-                keys.append(np.stack([known.first[places], known.second[places]], axis=1))
-        return concatenated(tables), np.concatenate(keys)
+        for one, rows, there in self.by_record(known, places):
+            keys = np.stack([known.first[there], known.second[there]], axis=1)
+            found = loaded(one, self.file, self._shape, self.note, psets=True)
+            which = np.full(len(rows), -1) if found is None else found.find(rows)
+            good = np.flatnonzero(which >= 0)
+            tables = (NOTHING, NOTHING) if found is None else (found.psets, found.answers)
+            psets, answers = (attrs.evolve(each.take(which[good]), index=None) for each in tables)
+            yield RowsRead(psets, answers, keys[good], one, set(rows[which < 0].tolist()))
+
+    def _shape(self, number: int) -> Shape | None:
+        return self.contents.shapes.shape(number, self.file)
+
+    def rows(self, digest: bytes) -> tuple[Table, Words]:
+        """Return psets and answers of all finished rows that can be read, and their keys."""
+        found = [each for each in self.tables(digest) if each.psets.count]
+        keys = [np.empty((0, 2), np.uint64), *(each.keys for each in found)]
+        return concatenated([each.psets.beside(each.answers) for each in found]), np.concatenate(keys)
 
     def missing(self, digest: bytes) -> tuple[Table, list[Lost]]:
         """Return the psets that have failed and were not finished since, and why."""
@@ -154,51 +164,60 @@ class Lookup(Closing):
         tables: list[Table] = []
         lost: list[Lost] = []
         for one, rows, _ in self.by_record(known, self.lost(digest)):
+            assert isinstance(one, Record)
             texts = self.file.text(one)
             if texts is None:
-                self.note(one, "a text")
+                self.note(Damage(one.offset, one.end - one.offset, "a text"))
                 continue
-            data = self.data(one)
-            loaded = self.loaded(one, data, 1) if data else []
-            psets = loaded[0] if loaded else Table((), [], one.rows)
-            tables.append(attrs.evolve(psets.take(rows), index=None))
+            tables.append(attrs.evolve(self.lost_psets(one).take(rows), index=None))
             lost += [lost_of(len(lost) + place, texts[row]) for place, row in enumerate(rows.tolist())]
         return concatenated(tables), lost
 
     def why_lost(self, known: Known, place: int) -> Lost | None:
         """Return why a row has failed, given its place in the index; None if that is damaged."""
-        texts = self.file.text(self.contents.records[int(known.records[place])])
+        one = self.contents.records[int(known.records[place])]
+        assert isinstance(one, Record)
+        texts = self.file.text(one)
         return None if texts is None else lost_of(0, texts[int(known.rows[place])])
 
-    def psets(self, digest: bytes) -> Iterator[Table]:
-        """Yield the psets of finished rows, a record at a time."""
-        for one, _, _ in self.by_record(self.finished(digest)):
-            data = self.file.data(one)
-            if data is not None and (loaded := self.loaded(one, data, 2)):
-                yield loaded[1]
-
-    def data(self, one: Record) -> bytes | None:
-        """Return the pickles of a record, None if they are damaged."""
+    def lost_psets(self, one: Record) -> Table:
+        """Return the psets in a record of failures, without columns if they cannot be read."""
         data = self.file.data(one)
         if data is None:
-            self.note(one, f"{one.rows} rows")
-        return data
+            self.note(Damage(one.offset, one.end - one.offset, f"{one.rows} rows"))
+        elif data:
+            try:
+                return table_of(pickle.loads(data), one.rows)
+            except Exception as exc:  # noqa: BLE001 - a class of the user's may have gone, or raise anything
+                self.note(Damage(one.offset, one.end - one.offset, f"{one.rows} rows cannot be unpickled: {exc!r}"))
+        return Table((), [], one.rows)
 
-    def loaded(self, one: Record, data: bytes, count: int) -> list[Table]:
-        """Unpickle so many tables; none if that is not possible."""
-        file = io.BytesIO(data)
-        try:
-            loaded = [pickle.load(file) for _ in range(count)]
-            return [Table(keys, columns, one.rows) for keys, columns in loaded]
-        except Exception as exc:  # noqa: BLE001 - a class of the user's may have gone, or raise anything
-            self.note(one, f"{one.rows} rows cannot be unpickled: {exc!r}")
-            return []
-
-    def note(self, one: Record, what: str) -> None:
+    def note(self, damage: Damage) -> None:
         """Take note of damage."""
-        damage = Damage(one.offset, one.end - one.offset, what)
         if damage not in self.damages:
             self.damages.append(damage)
+
+
+class RowsRead(NamedTuple):
+    """Rows of a record.
+
+    Attributes
+    ----------
+    psets, answers : Table
+        Of those that could be read.
+    keys : array of uint64
+        Their keys.
+    source : Record or RowsOfStage
+        The record.
+    unread : set of int
+        The numbers of those that could not be read.
+    """
+
+    psets: Table
+    answers: Table
+    keys: Words
+    source: Stored
+    unread: set[int]
 
 
 def listed(names: Sequence[str]) -> str:

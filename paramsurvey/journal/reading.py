@@ -10,12 +10,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain
 
 import pandas as pd
 
 from paramsurvey.closing import Closing
+from paramsurvey.journal.contents import Contents
 from paramsurvey.journal.file import JournalFile
-from paramsurvey.journal.format import Damage, Kind, head, record
+from paramsurvey.journal.format import Damage, Kind, Record, Rows, head, record
 from paramsurvey.journal.lookup import SHOWN_PRINT, Lookup
 from paramsurvey.journal.repacking import compacted, failures, lacking, repacked, stage_records
 from paramsurvey.results import missing_frame
@@ -163,19 +165,19 @@ class OpenJournal(Closing):
         file = JournalFile(self.path)
         file.open(to_write=False)
         found: list[Damage] = []
+        contents = Contents()
         try:
             for each in file.news():
                 if isinstance(each, Damage):
                     found.append(each)
                     continue
-                one = each[0]
-                if one.text_bytes and file.text(one) is None:
-                    found.append(Damage(one.offset, one.end - one.offset, "a text is damaged"))
-                elif file.data(one) is None:
-                    found.append(Damage(one.offset, one.end - one.offset, f"{one.rows} rows are damaged"))
+                contents.add(each)
+                if not isinstance(each, Rows):
+                    found += _damage_in(file, each[0])
+            shapeless = contents.shapes.lost()
         finally:
             file.close()
-        return found
+        return found + [Damage(rows.offsets[0], 1, "a row: what tells its columns is not there") for rows in shapeless]
 
     def compact(self) -> None:
         """Write the file anew, with fewer and larger records, without what is damaged, and without failures of psets
@@ -229,8 +231,10 @@ class OpenJournal(Closing):
                 rows, lost = lacking(ours, theirs, digest, Kind.ROWS), lacking(ours, theirs, digest, Kind.FAILURES)
                 count += len(rows)
                 stages = () if digest in ours.contents.stages else stage_records(theirs, digest)
-                for data in (*stages, *repacked(theirs, digest, rows), *failures(theirs, digest, lost)):
+                repacked_rows = repacked(theirs, digest, rows, ours.contents)
+                for data in chain(stages, repacked_rows, failures(theirs, digest, lost)):
                     self._append(file, data)
+                    ours.read_on()
             for digest in current:  # what they have added was not the last to run here
                 self._append(file, record(Kind.STAGE, stage=digest, written=time.time()))
         return count
@@ -253,6 +257,15 @@ class OpenJournal(Closing):
             yield file
         finally:
             file.close()
+
+
+def _damage_in(file: JournalFile, one: Record) -> Iterator[Damage]:
+    """Yield what is damaged in a record whose head is sound."""
+    if one.text_bytes and file.raw_text(one) is None:
+        yield Damage(one.offset, one.end - one.offset, "a text is damaged")
+    elif file.data(one) is None:
+        what = "the names of columns" if one.kind == Kind.SHAPE else f"{one.rows} rows"
+        yield Damage(one.offset, one.end - one.offset, f"{what} are damaged")
 
 
 @contextlib.contextmanager

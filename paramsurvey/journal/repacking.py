@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-import attrs
 import numpy as np
 
 from paramsurvey.engine.columns import Keys
 from paramsurvey.engine.pickling import dumps
-from paramsurvey.journal.format import KEY_BYTES, Kind, as_text, record
+from paramsurvey.journal.contents import Contents
+from paramsurvey.journal.format import HEAD_BYTES, KEY_BYTES, RECORD_BYTES, Kind, Record, as_text, record, records_in
 from paramsurvey.journal.index import Places
-from paramsurvey.journal.lookup import Lookup
+from paramsurvey.journal.lookup import Lookup, RowsRead
+from paramsurvey.journal.rows import SmallRow, found_rows
 from paramsurvey.tables import Table, concatenated
 
 ROWS_PER_RECORD: Final = 8192
@@ -30,10 +31,19 @@ def lacking(ours: Lookup, theirs: Lookup, digest: bytes, kind: Kind) -> Places:
 
 def compacted(lookup: Lookup) -> Iterator[bytes]:
     """Yield the records of a whole journal, without what nobody will ask for."""
+    contents, offset = Contents(), HEAD_BYTES
+    for data in _all(lookup, contents):
+        for found in records_in(data, offset):
+            contents.add(found)
+        offset += len(data)
+        yield data
+
+
+def _all(lookup: Lookup, target: Contents) -> Iterator[bytes]:
     runs = {one.stage: number for number, one in enumerate(lookup.contents.history)}
     for digest in sorted(lookup.contents.prints(), key=lambda digest: runs.get(digest, -1)):
         yield from stage_records(lookup, digest)
-        yield from repacked(lookup, digest, None)
+        yield from repacked(lookup, digest, None, target)
         yield from failures(lookup, digest, lookup.lost(digest))
 
 
@@ -45,51 +55,63 @@ def stage_records(lookup: Lookup, digest: bytes) -> Iterator[bytes]:
         yield record(Kind.STAGE, stage=digest, text=as_text(data), written=one.written)
 
 
-def repacked(lookup: Lookup, digest: bytes, places: Places | None) -> Iterator[bytes]:
-    """Yield finished rows in large records; those that cannot be unpickled as they are."""
-    known = lookup.finished(digest)
-    batch: list[tuple[bytes, Table, Table]] = []
-    size, written = 0, 0.0
-    for one, rows, _ in lookup.by_record(known, places):
-        data = lookup.file.data(one)
-        if data is None:
-            continue
-        keys = lookup.file.read(one.offset + 64, KEY_BYTES * one.rows)
-        loaded = lookup.loaded(one, data, 2)
-        if not loaded:
-            yield record(Kind.ROWS, stage=digest, keys=keys, data=data, written=one.written)
-            continue
-        answers, psets = (attrs.evolve(each.take(rows), index=None) for each in loaded)
-        batch.append((b"".join(keys[KEY_BYTES * row : KEY_BYTES * (row + 1)] for row in rows.tolist()), answers, psets))
-        size, written = size + len(rows), one.written
+def repacked(lookup: Lookup, digest: bytes, places: Places | None, target: Contents) -> Iterator[bytes]:
+    """Yield finished rows in large records, and those that cannot be unpickled as they are.
+
+    They are for a file in which `target` is.
+    """
+    batch: list[RowsRead] = []
+    size = 0
+    for each in lookup.tables(digest, places):
+        if each.unread:
+            yield from _as_they_are(lookup, each, target)
+        if len(each.keys):
+            batch.append(each)
+            size += len(each.keys)
         if size >= ROWS_PER_RECORD:
-            yield _packed(digest, batch, written)
+            yield _packed(digest, batch)
             batch, size = [], 0
     if batch:
-        yield _packed(digest, batch, written)
+        yield _packed(digest, batch)
+
+
+def _as_they_are(lookup: Lookup, rows: RowsRead, target: Contents) -> Iterator[bytes]:
+    """Yield what is sound, but cannot be unpickled."""
+    one, file = rows.source, lookup.file
+    if isinstance(one, Record):
+        data = file.data(one)
+        if data is not None:
+            keys = file.read(one.offset + RECORD_BYTES, KEY_BYTES * one.rows)
+            yield record(Kind.ROWS, stage=one.stage, keys=keys, data=data, written=one.written)
+        return
+    for row, (found, data) in enumerate(found_rows(one, file, one.rows)):
+        shape = lookup.contents.shapes.description(one.numbers[row], file)
+        if row in rows.unread and found is not None and shape is not None:
+            small = SmallRow(shape, data[found.key_at : found.values_at], data[found.values_at : found.end])
+            yield target.small_records(one.stage, [small], one.times[row], file)
 
 
 def failures(lookup: Lookup, digest: bytes, places: Places) -> Iterator[bytes]:
     """Yield records of rows that have failed."""
-    for one, rows, _ in lookup.by_record(lookup.known_lost(digest), places):
+    known = lookup.known_lost(digest)
+    for one, rows, there in lookup.by_record(known, places):
+        assert isinstance(one, Record)
         texts, data = lookup.file.text(one), lookup.file.data(one)
         if texts is None or data is None:
             continue
-        keys = lookup.file.read(one.offset + 64, KEY_BYTES * one.rows)
-        if len(rows) == one.rows:
-            yield record(Kind.FAILURES, stage=digest, keys=keys, text=as_text(texts), data=data, written=one.written)
-            continue
-        loaded = lookup.loaded(one, data, 1) if data else []
-        psets = b"" if not loaded else dumps(_portable(loaded[0].take(rows)))
-        chosen = b"".join(keys[KEY_BYTES * row : KEY_BYTES * (row + 1)] for row in rows.tolist())
-        text = as_text([texts[row] for row in rows.tolist()])
-        yield record(Kind.FAILURES, stage=digest, keys=chosen, text=text, data=psets, written=one.written)
+        if len(rows) < one.rows:
+            texts = [texts[row] for row in rows.tolist()]
+            psets = lookup.lost_psets(one)
+            data = dumps(_portable(psets.take(rows))) if psets.keys else b""
+        keys = np.stack([known.first[there], known.second[there]], axis=1).tobytes()
+        yield record(Kind.FAILURES, stage=digest, keys=keys, text=as_text(texts), data=data, written=one.written)
 
 
-def _packed(digest: bytes, batch: Sequence[tuple[bytes, Table, Table]], written: float) -> bytes:
-    keys, answers, psets = zip(*batch, strict=True)
-    data = dumps(_portable(concatenated(answers))) + dumps(_portable(concatenated(psets)))
-    return record(Kind.ROWS, stage=digest, keys=b"".join(keys), data=data, written=written)
+def _packed(digest: bytes, batch: Sequence[RowsRead]) -> bytes:
+    answers, psets = concatenated([each.answers for each in batch]), concatenated([each.psets for each in batch])
+    keys = b"".join(each.keys.tobytes() for each in batch)
+    data = dumps(_portable(answers)) + dumps(_portable(psets))
+    return record(Kind.ROWS, stage=digest, keys=keys, data=data, written=batch[-1].source.written)
 
 
 def _portable(table: Table) -> tuple[Keys, list[Any]]:

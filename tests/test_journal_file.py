@@ -310,6 +310,47 @@ def test_a_torn_end_is_cut_off(tmp_path, small):
     assert not any(isinstance(each, Damage | Torn) for each in found_in(path.read_bytes()))
 
 
+# What older versions have written
+
+STORED = Path(__file__).parent / "stored" / "journal-1"
+"""Of version 1: squares of 0 to 39, of 0 to 4 again with version="2", and what `fails_at_odd` says of 0 to 3."""
+
+
+def test_a_file_of_version_1_is_read_and_becomes_one_of_version_2_when_it_is_written_to(tmp_path, session):
+    path = tmp_path / "journal"
+    path.write_bytes(STORED.read_bytes())
+    squares = [{"n": n, "square": n * n} for n in range(42)]
+    with paramsurvey.open_journal(path) as journal:
+        assert journal.stages[["name", "finished", "missing"]].to_numpy().tolist() == [
+            ["square", 40, 0],
+            ["square", 5, 0],
+            ["fails_at_odd", 2, 2],
+        ]
+        first = journal.stages["print"][0]
+        assert journal.results(first).to_dict("records") == squares[:40]
+        assert journal.missing("fails_at_odd")["_exception"].tolist() == [f"ValueError('{n} is odd')" for n in (1, 3)]
+        assert paramsurvey.explain(journal, {"n": 3}, stage="square").reasons == ("version changed from None to '2'",)
+        assert journal.verify() == []
+        assert path.read_bytes() == STORED.read_bytes()
+        assert session.map(square, [{"n": n} for n in range(42)], journal=path).progress.from_journal == 40
+        assert path.read_bytes()[:16] == head()
+        assert path.read_bytes()[16 : STORED.stat().st_size] == STORED.read_bytes()[16:]
+        assert journal.results(first).to_dict("records") == squares
+        journal.compact()
+        assert journal.results(first).to_dict("records") == squares
+    with paramsurvey.open_journal(tmp_path / "journal") as journal:
+        assert journal.merge(STORED) == 0
+
+
+@pytest.mark.parametrize("place", range(16))
+def test_the_head_of_an_older_version_may_be_damaged(tmp_path, session, place):
+    data = bytearray(STORED.read_bytes())
+    data[place] ^= 4
+    (tmp_path / "journal").write_bytes(data)
+    assert session.map(square, [{"n": n} for n in range(42)], journal=tmp_path / "journal").progress.from_journal == 40
+    assert (tmp_path / "journal").read_bytes()[:16] == head()
+
+
 # What is no journal of ours
 
 

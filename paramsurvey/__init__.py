@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from paramsurvey.journal.explaining import explain
     from paramsurvey.journal.reading import open_journal
     from paramsurvey.pipeline import Pipeline
-    from paramsurvey.plans import Plan
+    from paramsurvey.plans.plan import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.session import (
@@ -79,7 +79,7 @@ _HOMES = {
     "MapResults": "results",
     "ParamsurveyError": "errors",
     "Pipeline": "pipeline",
-    "Plan": "plans",
+    "Plan": "plans.plan",
     "RunResults": "results",
 }
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from paramsurvey.drawing import Drawing
     from paramsurvey.fused import Call, Change, Fused
-    from paramsurvey.plans import Plan
+    from paramsurvey.plans.plan import Plan
     from paramsurvey.results import RunResults
     from paramsurvey.session import RunStream
     from paramsurvey.stages.base import Kind
@@ -609,7 +609,7 @@ class Pipeline:
 
     def drawing(self) -> Drawing:
         """Return a picture of it."""
-        from paramsurvey.plans import drawing_of
+        from paramsurvey.pictures import drawing_of
 
         return drawing_of(self)
 

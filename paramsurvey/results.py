@@ -483,8 +483,8 @@ class RunResults(Mapping[str, Any]):
 
     def drawing(self) -> Drawing:
         """Return a picture of the pipeline, with counts, failures and times."""
-        plan = load("paramsurvey.plans")  # it stands above this module
-        drawing: Drawing = plan.drawing_of_run(self)
+        pictures = load("paramsurvey.pictures")  # it stands above this module
+        drawing: Drawing = pictures.drawing_of_run(self)
         return drawing
 
     def draw(self, path: str | os.PathLike[str]) -> None:

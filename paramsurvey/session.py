@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from paramsurvey.greedy_results import GreedyResults
     from paramsurvey.journal.ledger import Journal
     from paramsurvey.pipeline import Pipeline
-    from paramsurvey.plans import Plan
+    from paramsurvey.plans.plan import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.runs import Run
@@ -118,7 +118,8 @@ class Session(Closing):
     def plan(self, worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:
         """Tell what a survey or a run would do, before it does anything expensive; see `paramsurvey.plan`."""
         from paramsurvey.pipeline import Pipeline
-        from paramsurvey.plans import check_arguments, options_of_sample, planned
+        from paramsurvey.plans.making import check_arguments, planned
+        from paramsurvey.plans.sample import options_of_sample
 
         names = worker.sources if isinstance(worker, Pipeline) else ()
         check_arguments({"psets": psets, **{name: given[name] for name in names if name in given}}, sample)

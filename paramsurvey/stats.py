@@ -379,7 +379,7 @@ class PerfStats:
         self.print_histograms(name, file)
 
     def __repr__(self) -> str:
-        parts = [f"{name} {t.count:,} x {_readable(t.mean())}" for name, t in self._timings.items()]
+        parts = [f"{name} {t.count:,} x {readable_time(t.mean())}" for name, t in self._timings.items()]
         return f"<PerfStats: {', '.join(parts) or 'no times recorded'}>"
 
     def _add_times(self, name: str, times: _Times) -> None:
@@ -641,17 +641,17 @@ def _percentile_table(timings: Mapping[str, _Timing]) -> Iterable[str]:
             yield str(name)
         shown = name if len(str(name)) <= 15 else ""
         times = [timing.mean(), *timing.percentiles(_PERCENTILES), timing.longest]
-        yield f"{shown:15}{timing.count:>10,}" + "".join(f"{_readable(seconds):>9}" for seconds in times)
+        yield f"{shown:15}{timing.count:>10,}" + "".join(f"{readable_time(seconds):>9}" for seconds in times)
 
 
 def _histogram_lines(name: str, timing: _Timing) -> Iterable[str]:
     times = "1 time" if timing.count == 1 else f"{timing.count:,} times"
-    yield f"{name}: {times}, {_readable(timing.total())} in all, mean {_readable(timing.mean())}"
+    yield f"{name}: {times}, {readable_time(timing.total())} in all, mean {readable_time(timing.mean())}"
     rows = _log_spaced_rows(timing)
     most = max(count for _, _, count in rows)
     for shortest, longest, count in rows:
         bar = "#" * max(round(_BAR * count / most), min(count, 1))
-        yield f"  {_readable(shortest):>8} - {_readable(longest):>8} |{bar} {count:,}"
+        yield f"  {readable_time(shortest):>8} - {readable_time(longest):>8} |{bar} {count:,}"
 
 
 def _log_spaced_rows(timing: _Timing) -> list[tuple[float, float, int]]:
@@ -669,10 +669,17 @@ def _log_spaced_rows(timing: _Timing) -> list[tuple[float, float, int]]:
     return list(zip(edges[:-1].tolist(), edges[1:].tolist(), sums.astype(int).tolist(), strict=True))
 
 
-def _readable(seconds: float) -> str:
-    """Three figures and a unit.
+def readable_time(seconds: float) -> str:
+    """Return a time with three figures and a unit.
 
-    >>> _readable(0.0123), _readable(59.99), _readable(5400), _readable(4e-7)
+    Parameters
+    ----------
+    seconds : float
+        How long.
+
+    Examples
+    --------
+    >>> readable_time(0.0123), readable_time(59.99), readable_time(5400), readable_time(4e-7)
     ('12.3 ms', '1 min', '1.5 h', '0.4 us')
     """
     for size, unit in _UNITS:

@@ -34,8 +34,8 @@ FLOORS = [
     {"sieve"},
     {"survey"},
     {"runs"},
-    {"session", "pipeline", "plans"},  # a pipeline can run itself, in the default session
-    {"testing", "cli", "mpi"},
+    {"session", "pipeline", "pictures", "plans"},  # a pipeline can run itself, in the default session
+    {"testing", "mpi"},
 ]
 PANDAS = {
     "dtypes",
@@ -161,7 +161,7 @@ def loaded_by(statements, folder=None):
     return set(done.stdout.split())
 
 
-HEAVY = {"pandas", "numpy", "networkx", "rich", "hdrh", "psutil", "matplotlib", "asyncio", "unittest", "ray", "mpi4py"}
+HEAVY = {"pandas", "numpy", "networkx", "hdrh", "psutil", "matplotlib", "asyncio", "unittest", "ray", "mpi4py"}
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ There is nothing to register and nothing to inherit. No stage executes anything 
 called, a whole-table stage yields what it would like to know. So each of them is tested by calling its method, and by
 `next` and `send`.
 
-Three more things a stage may say, if it knows them:
+More things a stage may say, if it knows them:
 
 - ``inputs``: how many stages it may come after, as (least, most), with None for any number; by default (1, 1).
 - ``columns(*inputs) -> Columns``: which it gives, from those that it gets; it raises `StageError` if one that it
   needs is not among them, or one that it makes is. By default nothing is known of them.
+- ``bounds(*inputs) -> Bounds``: how many rows a whole-table stage gives, at least and at most, from how many it gets.
+- ``fan_out``: how many rows a row-wise stage makes of each, if it is the same number for all.
 - ``keeps_labels``: whether a row-wise stage makes at most one row of each, which then keeps its label in the index of
   the results; by default its rows are numbered anew.
 """
@@ -26,6 +28,7 @@ Three more things a stage may say, if it knows them:
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
@@ -243,6 +246,31 @@ UNKNOWN = Columns()
 
 
 @attrs.frozen
+class Bounds:
+    """How many rows there are, as long as none is lost.
+
+    Parameters
+    ----------
+    least : int
+        Not fewer.
+    most : int or inf
+        Not more.
+    """
+
+    least: int = 0
+    most: float = math.inf
+
+    def times(self, other: Bounds) -> Bounds:
+        """Return how many pairs there are of so many with so many others."""
+        most = self.most * other.most if self.most and other.most else 0  # also 0 times any number
+        return Bounds(self.least * other.least, most)
+
+    def up_to(self, count: int) -> Bounds:
+        """Return how many are left if only so many are kept."""
+        return Bounds(min(count, self.least), min(count, self.most))
+
+
+@attrs.frozen
 class Source:
     """Where a table comes in that a run begins with.
 
@@ -358,6 +386,25 @@ def columns_after(stage: object, *inputs: Columns) -> Columns:
     columns = getattr(stage, "columns", None)
     known: Columns = columns(*inputs) if callable(columns) else UNKNOWN
     return known
+
+
+def fan_out_of(stage: object) -> Bounds:
+    """Tell how many rows a row-wise stage makes of each."""
+    fan_out = getattr(stage, "fan_out", None)
+    if isinstance(fan_out, int):
+        return Bounds(fan_out, fan_out)
+    return Bounds(0, 1 if getattr(stage, "keeps_labels", False) else math.inf)
+
+
+def bounds_after(stage: object, *inputs: Bounds) -> Bounds:
+    """Tell how many rows a stage gives at least and at most, from how many it gets."""
+    bounds, kind = getattr(stage, "bounds", None), kind_of(stage)
+    if callable(bounds):
+        known: Bounds = bounds(*inputs)
+        return known
+    if kind == "map":
+        return inputs[0]
+    return inputs[0].times(fan_out_of(stage)) if kind == "rows" else Bounds()
 
 
 def conversation(stage: TableStage, tables: Iterable[Table]) -> Generator[Ask, Any, Any]:

@@ -20,7 +20,7 @@ from paramsurvey.options import check, shown
 from paramsurvey.results import MapResults, first_line
 from paramsurvey.stages.accepting import Names, by_names, column_names, one_of, stage_name, the_only, truth
 from paramsurvey.stages.aggregations import AGGREGATIONS
-from paramsurvey.stages.base import Ask, Columns, Inputs, Made
+from paramsurvey.stages.base import Ask, Bounds, Columns, Inputs, Made
 from paramsurvey.stages.comparing import described, keys_of_rows, or_holes, rows_by_key
 from paramsurvey.stages.picking import columns_in, picked, positions, side_by_side
 from paramsurvey.tables import Table
@@ -155,6 +155,10 @@ class Reduce:
         """Return those by which it groups, and the new ones as far as they are known."""
         self._need(the_only(inputs, self.name))
         return Columns((*self._grouped, *self._new), open=not self._new)
+
+    def bounds(self, rows: Bounds) -> Bounds:
+        """Return how many groups there are: one, or at most as many as rows."""
+        return Bounds(1, 1) if self.by is None else Bounds(min(1, rows.least), rows.most)
 
     def table(self, *tables: Table) -> Table | Generator[Ask, MapResults, Table | Made]:
         """Return a row for each group, or ask for them; those that are asked for are shown with any details."""

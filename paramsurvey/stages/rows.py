@@ -234,6 +234,7 @@ class Derive:
     """
 
     keeps_labels: ClassVar[bool] = True
+    fan_out: ClassVar[int] = 1
 
     new: tuple[NewColumn, ...]
     name: str
@@ -484,6 +485,7 @@ class Drop:
     """
 
     keeps_labels: ClassVar[bool] = True
+    fan_out: ClassVar[int] = 1
 
     reads: Names
     name: str
@@ -537,6 +539,7 @@ class Keep:
     """
 
     keeps_labels: ClassVar[bool] = True
+    fan_out: ClassVar[int] = 1
 
     reads: Names
     name: str
@@ -586,6 +589,7 @@ class Rename:
     """
 
     keeps_labels: ClassVar[bool] = True
+    fan_out: ClassVar[int] = 1
 
     names: tuple[tuple[Hashable, Hashable], ...]
     name: str

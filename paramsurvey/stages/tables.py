@@ -29,7 +29,7 @@ from paramsurvey.engine.columns import HOLE, Hole
 from paramsurvey.errors import PsetError, StageError
 from paramsurvey.options import shown
 from paramsurvey.stages.accepting import Names, by_names, column_names, one_of, stage_name, the_only, truth
-from paramsurvey.stages.base import UNKNOWN, Columns, Inputs, Made, Parents, listed
+from paramsurvey.stages.base import UNKNOWN, Bounds, Columns, Inputs, Made, Parents, listed
 from paramsurvey.stages.comparing import described, keys_of_rows, or_holes, plain_number, rows_by_key
 from paramsurvey.stages.picking import columns_in, picked, positions, side_by_side
 from paramsurvey.tables import Table, concatenated, table_of
@@ -133,6 +133,22 @@ class Join:
             ),
             left.open or right.open,
         )
+
+    def bounds(self, left: Bounds, right: Bounds) -> Bounds:
+        """Return how many there are: the pairs, and what is kept without a partner."""
+        one_left, one_right = (side == "1" for side in (self.expect or "m:m").split(":"))
+        pairs = left.times(right).most  # of which a key that is unique on one side allows fewer
+        if one_left:
+            pairs = min(pairs, right.most)
+        if one_right:
+            pairs = min(pairs, left.most)
+        if self.how == "inner":
+            return Bounds(0, pairs)
+        if self.how == "left":
+            return Bounds(left.least, left.most if one_right else max(pairs, _all_kept(left, right, one_left)))
+        if self.how == "right":
+            return Bounds(right.least, right.most if one_left else max(pairs, _all_kept(right, left, one_right)))
+        return Bounds(max(left.least, right.least), max(pairs, left.most + right.most))
 
     def table(self, *tables: Table) -> Made:
         """Return the pairs of rows."""
@@ -238,6 +254,13 @@ class Join:
         return picked(concatenated([mine, yours]), np.where(lefts >= 0, lefts, left.count + rights))
 
 
+def _all_kept(kept: Bounds, other: Bounds, kept_is_unique: bool) -> float:
+    """Return how many rows there are at most if every row of one side is kept: at best one of them has all partners."""
+    if kept_is_unique:
+        return kept.most + max(other.most - 1, 0) if kept.most else 0
+    return kept.most
+
+
 # --- Concat ---------------------------------------------------------------------------------------
 
 
@@ -267,6 +290,10 @@ class Concat:
         """Return those of any of the tables."""
         names = dict.fromkeys(name for columns in inputs for name in columns.names)
         return Columns(tuple(names), any(columns.open for columns in inputs))
+
+    def bounds(self, *inputs: Bounds) -> Bounds:
+        """Return how many there are in all tables together."""
+        return Bounds(sum(each.least for each in inputs), sum(each.most for each in inputs))
 
     def table(self, *tables: Table) -> Made:
         """Return the rows of all tables."""
@@ -343,6 +370,11 @@ class Top:
         columns: Columns = the_only(inputs, self.name)
         columns.need((*self.by, *(self.within or ())), self.name)
         return columns
+
+    def bounds(self, rows: Bounds) -> Bounds:
+        """Return how many there are, if all have what is compared."""
+        best = rows.up_to(self.count)
+        return best if self.within is None else Bounds(best.least, rows.most)
 
     def table(self, *tables: Table) -> Made:
         """Return the best rows."""
@@ -426,6 +458,10 @@ class Best:
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are."""
         return self._top.columns(*inputs)
+
+    def bounds(self, rows: Bounds) -> Bounds:
+        """Return how many there are, if all have what is compared."""
+        return self._top.bounds(rows)
 
     def table(self, *tables: Table) -> Made:
         """Return the best row, or those of the groups; none of no rows."""

@@ -366,7 +366,7 @@ def trifling(total, size, seconds=1e-6):
 
 
 def test_chunks_that_are_over_in_no_time_go_one_behind_the_other_in_a_train():
-    source = trifling(1000, 3)
+    source = trifling(10_000, 3)
     flight = source.take(in_trains=True)
     assert (rows(flight), flight.together) == (list(range(3, 3 + 3 * LONGEST_TRAIN)), 3)
     assert source.depth == 2

@@ -49,7 +49,7 @@ from paramsurvey.engine.records import (
 )
 
 MOST_QUEUED = 8
-LONGEST_TRAIN = 8
+LONGEST_TRAIN = 32
 PLENTY, PLENTY_OF_TRIFLES = 3, 8
 """Chunks that every slot can still expect, if one or more are to wait at a slot that is busy."""
 MOST_DEATHS = 3

@@ -26,9 +26,13 @@ sends stops receiving.
 - On rank 0 it is whoever holds `Cluster.reactor`: the thread that waits for a survey (`drive`), which spares a change
   of threads, else the cluster's own. This needs ``MPI_THREAD_SERIALIZED``, and is refused with less.
 
-Waiting in MPI burns a core, so nobody waits there. Between two looks a rank sleeps in the selector of its pool, which a
-worker's answer ends at once: for 50 us just after a message, because large ones need several looks on both sides, then
-for a millisecond, and for longer, by and by, while there is none: a fiftieth of the time since, up to 10 ms.
+Waiting in MPI burns a core, so nobody waits there, and each look from time to time costs 20 us of one, for falling
+asleep and waking up. Between two looks a rank sleeps in the selector of its pool, which a worker's answer ends at once:
+for 200 us just after a message; 2 ms after it for a millisecond, and for longer, by and by, while there is none: a
+fiftieth of the time since, up to 10 ms. While a message is on its way it is 50 us, because large ones need several
+looks on both sides. A node passes an answer on at once if it is the first for a while; those that follow within 200 us
+leave together. So psets of microseconds that are sent one by one do not wake rank 0, nor their own node, for each of
+them.
 
 What MPI does not promise
 -------------------------

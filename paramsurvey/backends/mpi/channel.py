@@ -14,7 +14,7 @@ from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader
 TAG = 0x7073
 """Of all our messages: within what every MPI must allow, and unlikely to be a user's."""
 
-_JOINED = 1 << 16  # pieces up to this size travel together
+SMALL = 1 << 16  # pieces up to this size travel together
 _LARGEST = 1 << 28  # MPI counts with 32 bits
 _MOST_REQUESTS = 4
 
@@ -60,7 +60,7 @@ class Channel:
         self.rank = rank
         self._comm = comm
         self._outbox: deque[list[Piece]] = deque()  # any thread may append
-        self._cut: deque[memoryview] = deque()  # pieces that are next, not longer than `_LARGEST`
+        self._cut: deque[Piece] = deque()  # pieces that are next, not longer than `_LARGEST`
         self._sending: deque[tuple[Any, Any]] = deque()  # requests, with the memory that must stay until they are done
         self._receiving: deque[tuple[Any, Any, bool]] = deque()  # likewise; whether the bytes are in their place
         self._assembler = Assembler()
@@ -81,28 +81,39 @@ class Channel:
 
     def push(self) -> None:
         """Send what can leave now."""
-        while self._sending and self._sending[0][0].Test():
-            self._sending.popleft()
+        self._note_sent()
         while len(self._sending) < _MOST_REQUESTS and (message := self._next_message()):
             self._sending.append((self._comm.Isend(message, dest=self.rank, tag=TAG), message))
+        self._note_sent()  # a small one has left already
+
+    def _note_sent(self) -> None:
+        while self._sending and self._sending[0][0].Test():
+            self._sending.popleft()
 
     def _next_message(self) -> Piece | None:
         """Return small pieces as one, a large one as it is."""
-        joined = bytearray()
-        while True:
+        small: list[Piece] = []
+        size = 0
+        while self._cut or self._outbox:
             if not self._cut:
-                if not self._outbox:
-                    break
-                for piece in self._outbox.popleft():
-                    view = memoryview(piece).cast("B")
-                    self._cut.extend(view[at : at + _LARGEST] for at in range(0, len(view), _LARGEST))
+                self._cut_up(self._outbox.popleft())
                 continue
-            if len(self._cut[0]) > _JOINED:
-                return joined or self._cut.popleft()
-            if joined and len(joined) + len(self._cut[0]) > 4 * _JOINED:
+            piece = self._cut[0]
+            if len(piece) > SMALL:
+                return self._cut.popleft() if not small else b"".join(small)
+            if size + len(piece) > 4 * SMALL:
                 break
-            joined += self._cut.popleft()
-        return joined
+            small.append(self._cut.popleft())
+            size += len(piece)
+        return b"".join(small)
+
+    def _cut_up(self, pieces: list[Piece]) -> None:
+        for piece in pieces:
+            if type(piece) is bytes and len(piece) <= SMALL:
+                self._cut.append(piece)
+            else:
+                view = memoryview(piece).cast("B")
+                self._cut.extend(view[at : at + _LARGEST] for at in range(0, len(view), _LARGEST))
 
     def begin(self, message: Any, count: int) -> None:
         """A message has come: begin to receive its bytes, into their place if that is known."""
@@ -114,6 +125,11 @@ class Channel:
     def is_receiving(self) -> bool:
         """Whether bytes are on their way."""
         return bool(self._receiving)
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether bytes are on their way in either direction: soon more can be done."""
+        return bool(self._receiving or self._sending)
 
     def frames(self) -> Iterator[Frame]:
         """Yield the frames that are complete by now."""

@@ -20,7 +20,7 @@ import attrs
 
 from paramsurvey.backends.mpi.channel import TAG, Channel
 from paramsurvey.backends.mpi.messages import Loss, Verb
-from paramsurvey.backends.mpi.node import pause_after
+from paramsurvey.backends.mpi.node import MOVING_PAUSE, pause_after
 from paramsurvey.backends.mpi.world import Introduction, World, refuse_mixed_versions, shares
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, head_of
 from paramsurvey.backends.multiprocessing.pool import outcome_of, part_of, unreadable
@@ -204,7 +204,8 @@ class Cluster:
     def _run(self) -> None:
         """Run the cluster's own thread: it looks after the channels while nobody drives."""
         while not self._is_over:
-            if time.monotonic() - self._driven_at >= STANDBY_SECONDS and self._reactor.acquire(blocking=False):
+            is_mine = time.monotonic() - self._driven_at >= STANDBY_SECONDS and self._reactor.acquire(blocking=False)
+            if is_mine:
                 try:
                     self.look()
                 except Exception as exc:  # a bug of ours must not leave anybody waiting for ever
@@ -213,7 +214,7 @@ class Cluster:
                     return
                 finally:
                     self._reactor.release()
-            self._wake.wait(STANDBY_SECONDS if self.is_quiet else self.pause)
+            self._wake.wait(self.pause if is_mine and not self.is_quiet else STANDBY_SECONDS)
             self._wake.clear()
 
     def _fail(self, why: str) -> None:
@@ -225,6 +226,8 @@ class Cluster:
     @property
     def pause(self) -> float:
         """How long to sleep before the next look."""
+        if self._sending or self._receiving:
+            return MOVING_PAUSE
         return pause_after(time.monotonic() - self._last_traffic)
 
     def look(self) -> None:

@@ -20,19 +20,23 @@ from typing import Any
 
 import attrs
 
-from paramsurvey.backends.mpi.channel import TAG, Channel
+from paramsurvey.backends.mpi.channel import SMALL, TAG, Channel
 from paramsurvey.backends.mpi.constants import FOLDER, forget_file, note_file
 from paramsurvey.backends.mpi.messages import Errand, Loss, Verb
 from paramsurvey.backends.mpi.world import World, without_launcher
 from paramsurvey.backends.multiprocessing.backend import workers_environment
 from paramsurvey.backends.multiprocessing.constants import ConstantStore, make_folder
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, head_of
-from paramsurvey.backends.multiprocessing.pool import Pool
+from paramsurvey.backends.multiprocessing.pool import Pool, Process
 from paramsurvey.engine.records import GivenBack, TaskOptions
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 1e-3, 1e-2
-ALERT_SECONDS, ALERT_PAUSE = 2e-3, 5e-5
-"""So long after a message another is likely: MPI itself needs several looks for a large one, on both sides."""
+ALERT_SECONDS, ALERT_PAUSE = 2e-3, 2e-4
+"""So long after a message another is likely."""
+MOVING_PAUSE = 5e-5
+"""While a message is on its way: MPI itself needs several looks for a large one, on both sides."""
+GATHER_SECONDS = 2e-4
+"""After workers had something to say, what they say within so long leaves as one message."""
 STOPPED_BY_SIGNAL = 128
 
 
@@ -42,7 +46,7 @@ def pause_after(quiet: float) -> float:
     Examples
     --------
     >>> pause_after(0.0), pause_after(0.01), pause_after(0.25), pause_after(60.0)
-    (5e-05, 0.001, 0.005, 0.01)
+    (0.0002, 0.001, 0.005, 0.01)
     """
     if quiet < ALERT_SECONDS:
         return ALERT_PAUSE
@@ -50,16 +54,13 @@ def pause_after(quiet: float) -> float:
 
 
 def drive_or_sleep(pool: Pool, until: Callable[[], object], seconds: float) -> None:
-    """Wait so long, or until something is true, which the pool's workers may bring about.
-
-    A selector cannot wait for less than a millisecond: then they are asked once.
-    """
+    """Wait so long, or until something is true, which the pool's workers may bring about."""
     if seconds >= SHORTEST_PAUSE:
         pool.drive(until, seconds)
     else:
         pool.drive(until, 0.0)
         if not until():
-            time.sleep(seconds)
+            pool.doze(seconds)
 
 
 class RelayPool(Pool):
@@ -70,8 +71,11 @@ class RelayPool(Pool):
         body, buffers = args
         return [head_of(Kind.TASK, ticket, body, buffers), body, *buffers]
 
-    def _part_of(self, frame: Frame) -> Any:
-        return frame
+    def _part(self, process: Process, frame: Frame) -> None:
+        if process.tasks and process.tasks[0].ticket == frame.ticket:  # only who drives, as we do, takes tasks away
+            task = process.tasks[0]
+            task.last_part = time.monotonic()
+            task.options.on_part(frame)  # type: ignore[arg-type] # it is the node's own, which takes frames
 
     def _outcome_of(self, frame: Frame) -> Any:
         return frame
@@ -118,6 +122,8 @@ class Node:
         self._futures: dict[int, tuple[Pool, Future[Any]]] = {}  # by ticket
         self._errand: Errand | None = None  # of the next task
         self._leaving = False
+        self._last_traffic = time.monotonic()
+        self._spoke_at = 0.0
         self._deal: dict[int, Callable[[Frame], None]] = {
             Verb.ERRAND: self._note_errand,
             Verb.TASK: self._task,
@@ -135,11 +141,9 @@ class Node:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # rank 0 decides what Ctrl-C means
         signal.signal(signal.SIGTERM, self._stop)
         self._say(Verb.HELLO, 0, pickle.dumps(tuple(self._me)))
-        last = time.monotonic()
         while not self._leaving or self._channel.wants_to_send:
-            if self._look():
-                last = time.monotonic()
-            self._sleep(pause_after(time.monotonic() - last))
+            self._look()
+            self._sleep()
 
     def _stop(self, number: int, _frame: Any) -> None:
         """Somebody wants this rank to end: without MPI's consent, because a rank that is lost ends the job."""
@@ -147,31 +151,42 @@ class Node:
             lodging.close()
         os._exit(STOPPED_BY_SIGNAL + number)
 
-    def _look(self) -> bool:
-        """Send and receive what can be; return whether there was something."""
+    def _look(self) -> None:
+        """Send and receive what can be."""
         channel, comm, status = self._channel, self._world.comm, self._world.MPI.Status()
-        was_busy = channel.wants_to_send
+        if channel.has_news:
+            self._spoke_at = self._last_traffic = time.monotonic()
         channel.push()
         while (message := comm.Improbe(source=0, tag=TAG, status=status)) is not None:
             channel.begin(message, status.Get_count(self._world.MPI.BYTE))
+            self._last_traffic = time.monotonic()
             self._deal_with_frames()
-        self._deal_with_frames()
-        return was_busy or channel.is_receiving
+        if channel.is_receiving:
+            self._deal_with_frames()
 
     def _deal_with_frames(self) -> None:
         for frame in self._channel.frames():
             self._deal[frame.kind](frame)
 
-    def _sleep(self, seconds: float) -> None:
-        """Wait so long, or until a worker has something to say."""
+    def _sleep(self) -> None:
+        """Wait for a while, or until a worker has something to say; just after the last time, the worker may wait."""
         lodging = next(reversed(self._lodgings.values()), None)
+        now = time.monotonic()
+        pause = MOVING_PAUSE if self._channel.is_moving else pause_after(now - self._last_traffic)
         if lodging is None:
-            time.sleep(seconds)
+            time.sleep(pause)
+        elif (left := self._spoke_at + GATHER_SECONDS - now) > 0:
+            time.sleep(min(left, pause))
+            lodging.pool.drive(self._has_news, 0.0)
         else:
-            drive_or_sleep(lodging.pool, lambda: self._channel.has_news, seconds)
+            drive_or_sleep(lodging.pool, self._has_news, pause)
+
+    def _has_news(self) -> bool:
+        return self._channel.has_news
 
     def _say(self, verb: int, ticket: int, body: Any = b"", buffers: Any = ()) -> None:
-        self._channel.send([head_of(verb, ticket, body, buffers), body, *buffers])
+        head = head_of(verb, ticket, body, buffers)
+        self._channel.send([head, body, *buffers] if buffers or len(body) > SMALL else [head + body])
 
     # What rank 0 says
 

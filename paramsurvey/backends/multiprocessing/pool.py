@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import signal
 import socket
@@ -77,6 +78,8 @@ PIPE_GRACE_SECONDS = 0.5
 LEAVE_SECONDS = 1.0
 GUARD_PATIENCE_SECONDS = 30.0
 MOST_SLOTS = 4096
+MOST_SELECTED = 1024
+"""`select`, which alone can wait for microseconds, knows no higher descriptors."""
 _GRACE = {None: 2.0, LOADING: 60.0}
 """Seconds that a process has beyond the ``timeout`` to begin a task at all, and to import what the worker needs."""
 _CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
@@ -410,6 +413,14 @@ class Pool:
             self._driving = False
             self._reactor.release()
 
+    def doze(self, seconds: float) -> None:
+        """Wait until there is something to drive, but no longer than this; also for less than a millisecond."""
+        fd = self._selector.fileno()
+        if fd < MOST_SELECTED:
+            select.select([fd], (), (), seconds)
+        else:
+            time.sleep(seconds)
+
     def _take_reactor(self, timeout: float) -> bool:
         if not self._reactor.acquire(blocking=False):
             self._driven_at = time.monotonic()  # the pool's own thread, if it has it, now stands by
@@ -521,12 +532,8 @@ class Pool:
             else:
                 self._end_task(process, frame)
 
-    def _part_of(self, frame: Frame) -> Any:
-        """Read a part; a pool that works for another process passes the frame on instead."""
-        return part_of(frame)
-
     def _outcome_of(self, frame: Frame) -> Any:
-        """Read a task's last frame; likewise."""
+        """Read a task's last frame; a pool that works for another process passes the frame on instead."""
         return outcome_of(frame)
 
     def _end_task(self, process: Process, frame: Frame) -> None:
@@ -551,7 +558,7 @@ class Pool:
             task = process.tasks[0]
             task.last_part = time.monotonic()
         try:
-            part = self._part_of(frame)
+            part = part_of(frame)
         except Exception as exc:  # noqa: BLE001 - a user's class may raise anything
             lost = unreadable(exc)
             with self._lock:

@@ -24,6 +24,15 @@ bases. A module that is imported inside a function is imported here, if it is th
 
 A global counts with the value that it has when the survey begins.
 
+What things are called
+----------------------
+Only what the code says counts, and a script does not say how its file is called. So a part is known by its name inside
+its module, ``function scale``; of several with one name, by the order in which they are reached. A script that was
+renamed, a module that was moved, and a helper that has moved to another module have the print that they had. Where a
+name stands for something that is called otherwise, ``from math import sin as f``, or that is a library's, what it
+stands for is a part. Code that asks for ``__name__`` depends on it. So does what is known by the name of its module:
+values of the user's own classes in psets and in ``user_kwargs``, if these are not classes of ``__main__``.
+
 What cannot be seen
 -------------------
 - what a name built at run time stands for: ``getattr(thing, "sc" + "ale")``, ``importlib.import_module(name)``
@@ -49,6 +58,7 @@ import ast
 import dis
 import functools
 import linecache
+import logging
 import operator
 import os
 import platform
@@ -57,7 +67,7 @@ import sys
 import sysconfig
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -92,17 +102,20 @@ class CodePrint:
     Attributes
     ----------
     parts : mapping of str to str
-        A digest for each part that was reached, by a readable name: ``worker survey.image``, ``function tools.scale``,
-        ``constant tools.G``, ``class tools.Star``, ``default x of survey.image``, ``closure value k of ...``.
+        A digest for each part that was reached, by its name: ``worker image``, ``function scale``, ``constant G``,
+        ``class Star``, ``default x of image``, ``closure value k of ...``, ``name f`` (what a name stands for).
     libraries : mapping of str to str
         The versions of Python and of the installed distributions that it uses.
     not_covered : tuple of str
         What it uses that cannot be compared, or not well, with the reason.
+    labels : mapping of str to str
+        What the parts are called for people, by their names: with their modules.
 
     Examples
     --------
-    >>> before = CodePrint({"worker survey.image": "5b1c", "function tools.scale": "0a4e"})
-    >>> after = CodePrint({"worker survey.image": "5b1c", "function tools.scale": "77d0"})
+    >>> before = CodePrint({"worker image": "5b1c", "function scale": "0a4e"})
+    >>> labels = {"function scale": "function tools.scale"}
+    >>> after = CodePrint({"worker image": "5b1c", "function scale": "77d0"}, labels=labels)
     >>> before.digest == after.digest, changes(before, after)
     (False, ['helper tools.scale changed'])
     """
@@ -110,6 +123,7 @@ class CodePrint:
     parts: Mapping[str, str]
     libraries: Mapping[str, str] = MappingProxyType({})
     not_covered: tuple[str, ...] = ()
+    labels: Mapping[str, str] = MappingProxyType({})
 
     @property
     def digest(self) -> str:
@@ -121,7 +135,7 @@ def code_print(worker: Callable[..., Any], user_kwargs: Any = None) -> CodePrint
     """Return the print of a worker's code, and of the user's own code that it reaches.
 
     It is the same in every process, also on another day, and changes with whatever of the user's own code the worker
-    depends on. Comments, docstrings, formatting and the place in a file are no part of it.
+    depends on. Comments, docstrings, formatting, the place in a file and the file are no part of it.
 
     Parameters
     ----------
@@ -140,7 +154,7 @@ def code_print(worker: Callable[..., Any], user_kwargs: Any = None) -> CodePrint
     walk = _Walk()
     walk.start(worker)
     walk.go_on_with(user_kwargs)
-    return CodePrint(walk.parts, _versions(walk.packages), tuple(walk.not_covered))
+    return CodePrint(walk.parts, _versions(walk.packages), tuple(walk.not_covered), walk.labels)
 
 
 def changes(old: CodePrint, new: CodePrint) -> list[str]:
@@ -148,10 +162,10 @@ def changes(old: CodePrint, new: CodePrint) -> list[str]:
 
     Examples
     --------
-    >>> changes(CodePrint({"function m.f": "1", "constant m.G": "2"}), CodePrint({"function m.f": "3"}))
-    ['helper m.f changed', 'constant m.G is no longer used']
+    >>> changes(CodePrint({"function f": "1", "constant G": "2"}), CodePrint({"function f": "3"}))
+    ['helper f changed', 'constant G is no longer used']
     """
-    return _differences(old.parts, new.parts, "changed", "is used now", "is no longer used")
+    return _differences(old, new, "changed", "is used now", "is no longer used")
 
 
 def version_changes(old: CodePrint, new: CodePrint) -> list[str]:
@@ -170,12 +184,15 @@ def version_changes(old: CodePrint, new: CodePrint) -> list[str]:
     ]
 
 
-def _differences(old: Mapping[str, str], new: Mapping[str, str], changed: str, added: str, gone: str) -> list[str]:
+def _differences(old: CodePrint, new: CodePrint, changed: str, added: str, gone: str) -> list[str]:
     found = []
-    for name in dict.fromkeys((*old, *new)):
-        verb = gone if name not in new else added if name not in old else changed if old[name] != new[name] else ""
+    labels = {**old.labels, **new.labels}
+    for name in dict.fromkeys((*old.parts, *new.parts)):
+        before, after = old.parts.get(name), new.parts.get(name)
+        verb = gone if after is None else added if before is None else changed if before != after else ""
         if verb:
-            shown = f"helper {name.removeprefix('function ')}" if name.startswith("function ") else name
+            label = labels.get(name, name)
+            shown = f"helper {label.removeprefix('function ')}" if name.startswith("function ") else label
             found.append(f"{shown} {verb}")
     return found
 
@@ -239,6 +256,21 @@ _FACTS = (
 _DESCRIPTORS = (MemberDescriptorType, GetSetDescriptorType)
 
 
+_SAYS_ITS_MODULE = frozenset({"__name__", "__package__"})
+"""What every module has, and says something if somebody asks for it."""
+
+
+class Name(NamedTuple):
+    """What something is called: as it counts, and for people, with its module."""
+
+    plain: str
+    label: str
+
+    def within(self, form: str) -> Name:
+        """Return the name of something of it; `form` has two braces where the name stands."""
+        return Name(form.format(self.plain), form.format(self.label))
+
+
 class _Walk:
     """What has been reached so far, and what is yet to be looked at.
 
@@ -247,10 +279,12 @@ class _Walk:
 
     def __init__(self) -> None:
         self.parts: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
         self.packages: set[str] = set()  # of the libraries
         self.not_covered: dict[str, None] = {}
         self._names: dict[int, str] = {}  # of what was reached, by its id
         self._kept: list[Any] = []  # so that no id is used twice
+        self._globals: set[str] = set()  # the labels of constants and of names that were met
         self._pending: deque[Callable[[], None]] = deque()
         self._inside: list[int] = []  # ids of the containers around a value
         self._worker: Any = None  # without its decorators
@@ -289,57 +323,57 @@ class _Walk:
             self._pending.popleft()()
 
     def _other_worker(self, worker: Any) -> None:
-        name = f"worker {_type_name(type(worker))}"
+        name = _type_name(type(worker)).within("worker {}")
         if isinstance(worker, functools.partial):
-            name = f"worker partial of {worker_name(worker)}"
-            arguments = [*enumerate(worker.args, 1), *worker.keywords.items()]
-            for key, value in arguments:
-                self._value(f"argument {key} of {name.removeprefix('worker ')}", value)
+            partial = f"partial of {worker_name(worker)}"
+            name = Name(f"worker {partial}", f"worker {partial}")
+            for key, value in (*enumerate(worker.args, 1), *worker.keywords.items()):
+                argument = f"argument {key} of {partial}"
+                self._value(Name(argument, argument), value)
             worker = worker.func
         elif worker is not self._worker:
-            name = f"decorator {_type_name(type(worker))} of {worker_name(self._worker)}"
+            name = _type_name(type(worker)).within(f"decorator {{}} of {worker_name(self._worker)}")
         elif isinstance(worker, FunctionType):
-            name = f"worker {_function_name(worker)}"
+            name = _function_name(worker).within("worker {}")
         elif isinstance(worker, MethodType):
-            name = f"worker {worker_name(worker)} of {_type_name(type(worker.__self__))}"
+            name = _type_name(type(worker.__self__)).within(f"worker {worker_name(worker)} of {{}}")
         self._value(name, worker)
 
     # Functions
 
     def _function(self, func: FunctionType) -> str:
-        """Reach a function of the user's; return its name."""
+        """Reach a function of the user's; return the name of its part."""
         if id(func) in self._names:
             return self._names[id(func)]
-        shown = _function_name(func)
+        name = _function_name(func)
         role = "worker" if func is self._worker else "function"
         if (wrapped := getattr(func, "__wrapped__", None)) is not None:
-            role, shown = "decorator", f"{shown} of {worker_name(wrapped)}"
-        part = self._unused(f"{role} {shown}")
+            role, name = "decorator", name.within(f"{{}} of {worker_name(wrapped)}")
+        part = self._new_part(name.within(f"{role} {{}}"))
         self._remember(func, part)
-        self.parts[part] = ""  # takes its place in the order
-        where = part.removeprefix(f"{role} ")
+        where = Name(part.removeprefix(f"{role} "), self.labels[part].removeprefix(f"{role} "))
         self._pending.append(lambda: self._look_into(func, part, where))
         return part
 
-    def _look_into(self, func: FunctionType, part: str, where: str) -> None:
+    def _look_into(self, func: FunctionType, part: str, where: Name) -> None:
         code, module = func.__code__, func.__globals__
         source = _source_of(code, module)
         if source is None and code.co_filename != "<string>":  # what was generated has none
             self.not_covered[f"the source in {os.path.basename(code.co_filename)}: {_NO_SOURCE}"] = None
         self.parts[part] = _digest(*(_definition_bytes(source) if source else _code_bytes(code)))
         for name, value in self._defaults(func):
-            self._value(f"default {name} of {where}", value)
+            self._value(where.within(f"default {name} of {{}}"), value)
         for name, cell in zip(code.co_freevars, func.__closure__ or (), strict=True):
             try:
-                self._value(f"closure value {name} of {where}", cell.cell_contents)
+                self._value(where.within(f"closure value {name} of {{}}"), cell.cell_contents)
             except ValueError:  # not yet filled
                 pass
         for path in _reached(code):
             if path.module is None:
                 self._global(module, path.names)
-                self._note_finder(path.names, module, where)
+                self._note_finder(path.names, module, where.label)
             else:
-                self._imported(path, module.get("__package__") or "", where)
+                self._imported(path, module.get("__package__") or "", where.label)
         for names in _decorators(source):
             self._global(module, names)
         if (wrapped := getattr(func, "__wrapped__", None)) is not None:
@@ -354,9 +388,8 @@ class _Walk:
 
     def _global(self, module: Mapping[str, Any], names: tuple[str, ...]) -> None:
         """Reach what a name of a module stands for, or an attribute of that."""
-        if names[0] in module and names[0] not in _OF_MODULES:  # else it is a builtin, or there is none
-            label = f"{_label(module.get('__name__') or '__main__')}.{names[0]}"
-            self._attribute(module[names[0]], label, names[1:])
+        if names[0] in module and names[0] not in _OF_MODULES - _SAYS_ITS_MODULE:  # else a builtin, or there is none
+            self._attribute(module[names[0]], _in_module(module.get("__name__") or "__main__", names[0]), names[1:])
 
     def _imported(self, path: _Path, package: str, where: str) -> None:
         """Reach what is imported inside a function: if it is the user's, it is imported here."""
@@ -375,21 +408,30 @@ class _Walk:
         if found is None:
             self._note_library(top)
         else:
-            self._attribute(found, name, path.names)
+            self._attribute(found, Name(name, name), path.names)
 
-    def _attribute(self, value: Any, label: str, names: tuple[str, ...]) -> None:
+    def _attribute(self, value: Any, name: Name, names: tuple[str, ...]) -> None:
         """Follow attributes as long as they are those of modules; reach what they lead to."""
-        while isinstance(value, ModuleType) and names and _is_users(getattr(value, "__file__", None), value.__name__):
-            label = f"{_label(value.__name__)}.{names[0]}"
+        while isinstance(value, ModuleType) and names and _is_users_module(value):
             if names[0] in _OF_MODULES or not hasattr(value, names[0]):
                 return
+            name = _in_module(value.__name__, names[0])
             value, names = getattr(value, names[0]), names[1:]
         if isinstance(value, FunctionType) and names and names[0] in vars(value):
-            self._value(f"constant {label}.{names[0]}", vars(value)[names[0]])
+            attribute = name.within(f"{{}}.{names[0]}")
+            self._value(attribute.within("constant {}"), vars(value)[names[0]])
         if isinstance(value, ModuleType | FunctionType | type | BuiltinFunctionType):
-            self._bytes(value)
-        elif f"constant {label}" not in self.parts:
-            self._value(f"constant {label}", value)
+            found = self._bytes(value)
+            if not _is_evident(value, name.plain):
+                self._once(name.within("name {}"), found)
+        else:
+            self._once(name.within("constant {}"), value)
+
+    def _once(self, name: Name, value: Any) -> None:
+        """Add a part for what a global stands for, once."""
+        if name.label not in self._globals:
+            self._globals.add(name.label)
+            self._value(name, value)
 
     def _note_finder(self, names: tuple[str, ...], module: Mapping[str, Any], where: str) -> None:
         is_builtin = names[0] in _FINDERS and names[0] not in module
@@ -399,17 +441,16 @@ class _Walk:
     # Classes
 
     def _class(self, kind: type) -> str:
-        """Reach a class of the user's; return its name."""
+        """Reach a class of the user's; return the name of its part."""
         if id(kind) in self._names:
             return self._names[id(kind)]
-        part = self._unused(f"class {_type_name(kind)}")
+        part = self._new_part(_type_name(kind).within("class {}"))
         self._remember(kind, part)
-        self.parts[part] = ""
         self._pending.append(lambda: self._look_into_class(kind, part))
         return part
 
     def _look_into_class(self, kind: type, part: str) -> None:
-        self._place = part
+        self._place = self.labels[part]
         contents = [self._bytes(base) for base in (*kind.__bases__, type(kind))]
         for name, value in sorted(vars(kind).items()):
             if name not in _GENERATED and not isinstance(value, _DESCRIPTORS) and not _is_generated(value):
@@ -419,11 +460,10 @@ class _Walk:
 
     # Values
 
-    def _value(self, part: str, value: Any) -> None:
+    def _value(self, name: Name, value: Any) -> None:
         """Add a part for a value."""
-        part = self._unused(part)
-        self._place = part
-        self.parts[part] = ""
+        part = self._new_part(name)
+        self._place = self.labels[part]
         self.parts[part] = _digest(self._bytes(value))
 
     def _bytes(self, value: Any) -> bytes:
@@ -439,14 +479,14 @@ class _Walk:
             if _is_users(None, value.__module__):
                 return self._code_met(self._class(value))
             self._note_library(value.__module__)
-            return _type_name(value).encode()
+            return _type_name(value).plain.encode()
         if isinstance(value, ModuleType):
             return self._module(value)
         if id(value) in self._inside:
             return b"itself"
         self._inside.append(id(value))
         try:
-            return _digest(_type_name(kind).encode(), *self._content(value)).encode()
+            return _digest(_type_name(kind).plain.encode(), *self._content(value)).encode()
         except RecursionError:
             return self._refused(value, "it is nested too deeply")
         finally:
@@ -471,7 +511,7 @@ class _Walk:
                 yield self._bytes(item)
         elif isinstance(value, FunctionType):
             self._note_library(value.__globals__.get("__name__"))
-            yield _function_name(value).encode()
+            yield _function_name(value).plain.encode()
             yield from map(self._bytes, _functions_inside(value))
         elif (parts := _known_parts(value)) is not None:
             yield from map(self._bytes, parts)
@@ -487,6 +527,8 @@ class _Walk:
 
     def _state(self, value: Any) -> Iterator[bytes]:
         """Yield what an object is made of: what pickle would write, without how it writes it."""
+        if isinstance(value, logging.Logger):
+            return  # what it is called, and what it does, are no answer's affair
         if isinstance(value, random.Random) or type(value).__module__.startswith("numpy.random"):
             yield self._refused(value, "the state of a random number generator is no constant")
             return
@@ -510,17 +552,18 @@ class _Walk:
 
     def _module(self, module: ModuleType) -> bytes:
         """Reach a module that is used as a whole."""
-        if not _is_users(getattr(module, "__file__", None), module.__name__):
+        if not _is_users_module(module):
             self._note_library(module.__name__)
-        elif id(module) not in self._names:
-            self._remember(module, module.__name__)
+            return f"module {module.__name__}".encode()
+        if id(module) not in self._names:
+            self._remember(module, f"module {sum(isinstance(each, ModuleType) for each in self._kept) + 1}")
             for name in sorted(vars(module)):
                 if name not in _OF_MODULES:
                     value = vars(module)[name]
                     self._pending.append(
-                        functools.partial(self._attribute, value, f"{_label(module.__name__)}.{name}", ())
+                        functools.partial(self._attribute, value, _in_module(module.__name__, name), ())
                     )
-        return f"module {_label(module.__name__)}".encode()
+        return self._names[id(module)].encode()
 
     def _refused(self, value: Any, why: str) -> bytes:
         self.not_covered[f"the {type(value).__name__} in {self._place}: {why}"] = None
@@ -549,13 +592,20 @@ class _Walk:
         self._names[id(value)] = name
         self._kept.append(value)
 
-    def _unused(self, name: str) -> str:
-        """Return a name that no part has: several closures may come from one function."""
-        found, count = name, 1
-        while found in self.parts:
-            count += 1
-            found = f"{name} ({count})"
-        return found
+    def _new_part(self, name: Name) -> str:
+        """Make room for a part; return its name, which no other has: several closures may come from one function."""
+        part = _unused(name.plain, self.parts)
+        self.parts[part] = ""  # takes its place in the order
+        self.labels[part] = _unused(name.label, self.labels.values())
+        return part
+
+
+def _unused(name: str, names: Container[str]) -> str:
+    found, count = name, 1
+    while found in names:
+        count += 1
+        found = f"{name} ({count})"
+    return found
 
 
 def _is_numbers(value: Any) -> bool:
@@ -621,12 +671,34 @@ def _order(value: Any) -> tuple[str, str]:
     return type(value).__qualname__, getattr(value, "__qualname__", "") if callable(value) else ""
 
 
-def _function_name(func: FunctionType) -> str:
-    return f"{_label(func.__globals__.get('__name__') or func.__module__)}.{func.__code__.co_qualname}"
+def _function_name(func: FunctionType) -> Name:
+    module = func.__globals__.get("__name__") or func.__module__
+    return _name_in(module, func.__code__.co_qualname, is_users=_is_users_function(func))
 
 
-def _type_name(kind: type) -> str:
-    return f"{_label(kind.__module__)}.{kind.__qualname__}"
+def _type_name(kind: type) -> Name:
+    return _name_in(kind.__module__, kind.__qualname__, is_users=_is_users(None, kind.__module__))
+
+
+def _name_in(module: str, name: str, *, is_users: bool) -> Name:
+    """Return the name of something: that of a library says which library."""
+    label = f"{_label(module)}.{name}"
+    return Name(name if is_users else label, label)
+
+
+def _in_module(module: str, name: str) -> Name:
+    """Return the name of a global of the user's."""
+    return _name_in(module, name, is_users=True)
+
+
+def _is_evident(value: Any, name: str) -> bool:
+    """Tell whether nothing has to be said of what a global stands for: it is the user's and called so, or a module."""
+    if isinstance(value, ModuleType):
+        return value.__name__ == name or _is_users_module(value)
+    if isinstance(value, BuiltinFunctionType):
+        return False
+    is_users = _is_users(None, value.__module__) if isinstance(value, type) else _is_users_function(value)
+    return is_users and value.__name__ == name
 
 
 def _label(module: str) -> str:
@@ -653,6 +725,10 @@ def _is_users(file: str | None, module: str | None) -> bool:
         if file is None:  # built in, a namespace, or what was typed in
             return name.partition(".")[0] not in sys.stdlib_module_names
     return _is_users_file(file)
+
+
+def _is_users_module(module: ModuleType) -> bool:
+    return _is_users(getattr(module, "__file__", None), module.__name__)
 
 
 def _is_users_function(func: FunctionType) -> bool:
@@ -687,7 +763,7 @@ def version_of(module: ModuleType) -> str | None:
     top = module.__name__.partition(".")[0]
     if top in sys.stdlib_module_names:
         return platform.python_version()
-    return None if _is_users(getattr(module, "__file__", None), module.__name__) else _distribution(top)[1]
+    return None if _is_users_module(module) else _distribution(top)[1]
 
 
 def _versions(packages: set[str]) -> dict[str, str]:

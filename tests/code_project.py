@@ -1,7 +1,8 @@
 """A small project of three modules whose worker's code is printed, and edits of it: run as a program, prints them all.
 
 ``python code_project.py KIND`` reads ``{name: {file: text}}`` from standard input and writes ``{name: print}``. KIND
-says where the worker lives: in a ``module``, in ``main`` (a script), or in a notebook ``cell``.
+says where the worker lives, which is in the first file: in a ``module``, in ``main`` (a script), or in a notebook
+``cell``.
 """
 
 import ast
@@ -109,11 +110,11 @@ class Body:
 PROJECT = {"survey.py": SURVEY, "tools.py": TOOLS, "deeper.py": DEEPER}
 
 
-def worker_of(kind, folder):
+def worker_of(kind, folder, file):
     """Run the project as somebody would, and return its worker."""
-    path = folder / "survey.py"
+    path = folder / file
     if kind == "module":
-        return importlib.import_module("survey").worker
+        return importlib.import_module(module_in(file)).worker
     if kind == "main":
         return runpy.run_path(str(path), run_name="__main__")["worker"]
     text, name = path.read_text(), f"/tmp/ipykernel_{id(folder)}/1.py"
@@ -124,23 +125,30 @@ def worker_of(kind, folder):
     return namespace["worker"]
 
 
+def module_in(file):
+    return file.removesuffix(".py").replace("/", ".")
+
+
 def printed(kind, files):
     """Return the print of the worker of a version of the project."""
-    for name in ("survey", "tools", "deeper"):
-        sys.modules.pop(name, None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for file, text in files.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(text)
         sys.path.insert(0, str(folder))
         importlib.invalidate_caches()
         try:
-            found = code_print(worker_of(kind, folder))
+            found = code_print(worker_of(kind, folder, next(iter(files))))
         finally:
             sys.path.remove(str(folder))
+            for file in files:
+                sys.modules.pop(module_in(file), None)
+                sys.modules.pop(module_in(file).partition(".")[0], None)
     return {
         "digest": found.digest,
         "parts": dict(found.parts),
+        "labels": dict(found.labels),
         "libraries": dict(found.libraries),
         "not_covered": list(found.not_covered),
     }

@@ -17,7 +17,7 @@ import code_project
 import numpy as np
 import pandas as pd
 import pytest
-from code_project import PROJECT
+from code_project import PROJECT, module_in
 
 from paramsurvey import workers
 from paramsurvey.codeprint import CodePrint, changes, code_print, version_changes
@@ -97,7 +97,115 @@ def edited(file, old, new):
     return {**PROJECT, file: PROJECT[file].replace(old, new)}
 
 
+SURVEY, TOOLS, DEEPER = PROJECT["survey.py"], PROJECT["tools.py"], PROJECT["deeper.py"]
+FIRST = "def first(x):\n    return x\n"
+assert FIRST in TOOLS
+
+MOVED = {
+    "script renamed": {"analysis.py": SURVEY, "tools.py": TOOLS, "deeper.py": DEEPER},
+    "script in another folder": {"work/of/today.py": SURVEY, "tools.py": TOOLS, "deeper.py": DEEPER},
+    "helper module renamed": {
+        "survey.py": SURVEY.replace("import tools", "import instruments as tools").replace(
+            "from tools", "from instruments"
+        ),
+        "instruments.py": TOOLS,
+        "deeper.py": DEEPER,
+    },
+    "modules made a package": {
+        "survey.py": SURVEY.replace("import tools", "from project import tools").replace(
+            "from tools", "from project.tools"
+        ),
+        "project/tools.py": TOOLS.replace("import deeper as", "from project import deeper as").replace(
+            "from deeper", "from project.deeper"
+        ),
+        "project/deeper.py": DEEPER,
+    },
+    "helper moved to another module": {
+        "survey.py": SURVEY.replace("tools.first, tools", "deeper.first, tools").replace(
+            "import tools", "import deeper, tools"
+        ),
+        "tools.py": TOOLS.replace(FIRST, ""),
+        "deeper.py": DEEPER + FIRST,
+    },
+    "everything renamed": {
+        "a.py": SURVEY.replace("import tools", "import b as tools").replace("from tools", "from b"),
+        "b.py": TOOLS.replace("import deeper", "import c").replace("from deeper", "from c"),
+        "c.py": DEEPER,
+    },
+}
+"""Where the code is, and how its files are called, is nothing that it says."""
+
+USES = "def worker(pset, system_kwargs, user_kwargs):\n    return {"
+TWO = "def f(x):\n    return x + G\nG = 1\ndef g(x):\n    return x * 2\n"
+
+REBOUND = {
+    "two names swapped": (
+        {"survey.py": f"from two import f as one, g as other\n{USES}'y': one(1) - other(1)}}", "two.py": TWO},
+        {"survey.py": f"from two import g as one, f as other\n{USES}'y': one(1) - other(1)}}", "two.py": TWO},
+        "name survey.one changed",
+    ),
+    "another function of a library": (
+        {"survey.py": f"from math import sin as f\n{USES}'y': f(1)}}"},
+        {"survey.py": f"from math import cos as f\n{USES}'y': f(1)}}"},
+        "name survey.f changed",
+    ),
+    "the function of that name of another library": (
+        {"survey.py": f"from math import sin\n{USES}'y': sin(1)}}"},
+        {"survey.py": f"from cmath import sin\n{USES}'y': sin(1)}}"},
+        "name survey.sin changed",
+    ),
+    "another library": (
+        {"survey.py": f"import math as m\n{USES}'y': m.sin(1)}}"},
+        {"survey.py": f"import cmath as m\n{USES}'y': m.sin(1)}}"},
+        "name survey.m changed",
+    ),
+    "a helper in the place of a library's": (
+        {"survey.py": f"from math import sin\n{USES}'y': sin(1)}}", "own.py": "def sin(x):\n    return x\n"},
+        {"survey.py": f"from own import sin\n{USES}'y': sin(1)}}", "own.py": "def sin(x):\n    return x\n"},
+        "helper own.sin is used now",
+    ),
+    "helpers of one name swapped": (
+        {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("x + G", "x - G")},
+        {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO.replace("x + G", "x - G"), "b.py": TWO},
+        "helper a.f changed",
+    ),
+    "modules swapped": (
+        {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("x + G", "x - G")},
+        {
+            "survey.py": f"import a as b, b as a\n{USES}'y': a.f(b.f(1))}}",
+            "a.py": TWO,
+            "b.py": TWO.replace("x + G", "x - G"),
+        },
+        "helper b.f changed",
+    ),
+    "constants of one name swapped": (
+        {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("G = 1", "G = 2")},
+        {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO.replace("G = 1", "G = 2"), "b.py": TWO},
+        "constant a.G changed",
+    ),
+    "another base class of that name": (
+        {
+            "survey.py": f"from a import A\n{USES}'y': A().f()}}",
+            "a.py": "from b import B\nclass A(B):\n    pass\n",
+            "b.py": "class B:\n    def f(self):\n        return 1\n",
+            "c.py": "class B:\n    def f(self):\n        return 2\n",
+        },
+        {
+            "survey.py": f"from a import A\n{USES}'y': A().f()}}",
+            "a.py": "from c import B\nclass A(B):\n    pass\n",
+            "b.py": "class B:\n    def f(self):\n        return 1\n",
+            "c.py": "class B:\n    def f(self):\n        return 2\n",
+        },
+        "helper c.B.f changed",
+    ),
+}
+"""What a name stands for has changed, and not one line of what it stood for, or will stand for."""
+
 VERSIONS = {"as it is": PROJECT} | {name: edited(*edit[:3]) for name, edit in (SAME | DIFFERENT).items()}
+VERSIONS |= MOVED
+VERSIONS |= {
+    f"{name}, {when}": edit[at] for name, edit in REBOUND.items() for at, when in enumerate(("before", "after"))
+}
 
 
 @functools.cache
@@ -114,7 +222,7 @@ def prints(kind, hash_seed="0"):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     return {
-        name: (CodePrint(each["parts"], each["libraries"], tuple(each["not_covered"])), each["digest"])
+        name: (CodePrint(each["parts"], each["libraries"], tuple(each["not_covered"]), each["labels"]), each["digest"])
         for name, each in found.items()
     }
 
@@ -134,6 +242,39 @@ def test_what_may_change_an_answer_changes_the_print_and_is_named(kind, edit):
     assert before.digest != after.digest
     reason = DIFFERENT[edit][3].replace("survey.", "survey." if kind == "module" else "code_project.")
     assert any(reason in each for each in changes(before, after)), changes(before, after)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("move", MOVED)
+def test_where_code_is_and_how_its_files_are_called_does_not_change_the_print(kind, move):
+    before, after = prints(kind)["as it is"][0], prints(kind)[move][0]
+    assert changes(before, after) == []
+    assert before.digest == after.digest
+    labels = {label.rpartition(".")[0].rpartition(" ")[2] for label in after.labels.values()}
+    assert kind != "module" or {module_in(file) for file in MOVED[move]} <= labels
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("edit", REBOUND)
+def test_what_names_stand_for_changes_the_print_and_is_named(kind, edit):
+    before, after = (prints(kind)[f"{edit}, {when}"][0] for when in ("before", "after"))
+    assert before.digest != after.digest
+    reason = REBOUND[edit][2].replace("survey.", "survey." if kind == "module" else "code_project.")
+    assert reason in changes(before, after)
+
+
+def test_a_module_that_asks_for_its_name_depends_on_it_and_a_logger_that_has_it_does_not(tmp_path):
+    text = "import logging\nLOG = logging.getLogger(__name__)\n"
+    logs = text + f"{USES}'y': LOG.info('here')}}\n"
+    asks = text + f"{USES}'y': __name__}}\n"
+    found = {}
+    for name in ("one", "other"):
+        for what, code in (("logs", logs), ("asks", asks)):
+            (tmp_path / f"{what}_{name}.py").write_text(code)
+            show = f"from {what}_{name} import worker\nfrom paramsurvey.codeprint import code_print\n"
+            found[what, name] = run("-c", f"{show}print(code_print(worker).digest)", folder=tmp_path)
+    assert found["logs", "one"] == found["logs", "other"]
+    assert found["asks", "one"] != found["asks", "other"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,7 +339,7 @@ def worker(pset, system_kwargs, user_kwargs):
 
 
 def names(found):
-    return list(found.parts)
+    return list(found.labels.values())
 
 
 @attrs.define
@@ -445,8 +586,8 @@ def test_frames_and_objects_have_the_same_print_in_every_process(project):
     )
     done = [run("-c", f"import random\n{show}", folder=project) for _ in range(2)]
     assert done[0] == done[1]
-    assert "class data.Kind" in done[0]
-    assert "class data.Point" in done[0]
+    assert "class Kind" in done[0]
+    assert "class Point" in done[0]
     assert done[0].endswith("() ['Python', 'attrs', 'pandas']\n")
 
 
@@ -492,7 +633,7 @@ def test_the_library_of_a_constant_is_noted():
 
 def test_libraries_are_noted_with_their_versions_and_not_followed():
     found = code_print(lambda pset, system, user: {"y": np.sum(pset["x"]), "f": pd.DataFrame, "w": workers.keywords})
-    assert len(found.parts) == 1
+    assert [name.partition(" ")[0] for name in found.parts] == ["worker", "name", "name", "name"]
     assert found.libraries["numpy"] == np.__version__
     assert found.libraries["pandas"] == pd.__version__
     assert found.libraries.keys() == {"Python", "numpy", "pandas", "paramsurvey"}
@@ -537,6 +678,7 @@ def test_what_a_librarys_decorators_have_made_of_functions_is_reached():
         "worker test_codeprint.uses_decorated",
         "constant test_codeprint.cached",
         "function test_codeprint.cached",
+        "name test_codeprint.opened",
         "function test_codeprint.opened",
         "function test_codeprint.helper",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -289,6 +290,37 @@ def test_a_module_of_the_users_own_counts_by_its_file(serial, tmp_path, monkeypa
         taken()
     for name in ("own_module", "own_folder"):
         del sys.modules[name]
+
+
+SCRIPT = """
+import paramsurvey
+from helpers import scaled
+
+def worker(pset, system_kwargs, user_kwargs):
+    return {"scaled": scaled(pset["n"])}
+
+results = paramsurvey.map(worker, [{"n": n} for n in range(5)], journal="JOURNAL", backend="serial", verbose=0)
+print(results.progress.from_journal)
+print(*paramsurvey.explain("JOURNAL", {"n": 3}).reasons)
+"""
+
+
+def test_a_script_that_was_renamed_or_moved_goes_on_where_it_was(tmp_path):
+    def taken(script, helpers="def scaled(n):\n    return 10 * n\n"):
+        (tmp_path / script).parent.mkdir(exist_ok=True)
+        (tmp_path / script).write_text(SCRIPT.replace("JOURNAL", str(tmp_path / "j")))
+        (tmp_path / script).with_name("helpers.py").write_text(helpers)
+        done = subprocess.run(
+            [sys.executable, tmp_path / script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout.splitlines()
+
+    assert taken("survey.py") == ["0", ""]
+    assert [taken("survey2.py"), taken("archive/survey.py")] == [["5", ""]] * 2
+    assert taken("archive/survey3.py", "def scaled(n):\n    return 11 * n\n") == [
+        "0",
+        "function helpers.scaled changed",
+    ]
 
 
 # What cannot be seen

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import attrs
@@ -35,6 +35,8 @@ class StagePrint:
         What its worker is called; neither.
     parts : mapping of str to str
         A digest, or the value itself where it is short, by what it is of.
+    labels : mapping of str to str
+        What the parts are called for people, by their names, where that is something else; not part of the print.
     libraries : mapping of str to str
         The versions of the libraries that the worker uses; told if they change, and not part of the print.
     not_covered : tuple of str
@@ -46,6 +48,7 @@ class StagePrint:
     parts: Mapping[str, str]
     libraries: Mapping[str, str]
     not_covered: tuple[str, ...] = ()
+    labels: Mapping[str, str] = MappingProxyType({})
 
     @property
     def digest(self) -> bytes:
@@ -60,12 +63,14 @@ class StagePrint:
             "parts": dict(self.parts),
             "libraries": dict(self.libraries),
             "not_covered": list(self.not_covered),
+            "labels": dict(self.labels),
         }
 
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> StagePrint:
-        """Return what `as_dict` was made of, also by a paramsurvey that did not note what is not covered."""
-        return cls(data["name"], data["worker"], data["parts"], data["libraries"], tuple(data.get("not_covered", ())))
+        """Return what `as_dict` was made of, also if that was a paramsurvey that noted less."""
+        not_covered, labels = tuple(data.get("not_covered", ())), data.get("labels", {})
+        return cls(data["name"], data["worker"], data["parts"], data["libraries"], not_covered, labels)
 
 
 def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> StagePrint:
@@ -89,12 +94,12 @@ def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> St
             parts[f"module {each.__name__}"] = _version_or_content(each)
         else:
             parts[f"file {each}"] = _content(each)
-    return StagePrint(name, worker_name(worker), parts, dict(code.libraries), code.not_covered)
+    return StagePrint(name, worker_name(worker), parts, dict(code.libraries), code.not_covered, code.labels)
 
 
 def changes(old: StagePrint, new: StagePrint) -> list[str]:
     """Name what differs between two prints: what was changed, what came and what went."""
-    return list(_changes(old.parts, new.parts))
+    return list(_changes(old.parts, new.parts, {**old.labels, **new.labels}))
 
 
 def changes_of_libraries(old: StagePrint, new: StagePrint) -> list[str]:
@@ -107,15 +112,16 @@ def changes_of_libraries(old: StagePrint, new: StagePrint) -> list[str]:
     ]
 
 
-def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+def _changes(old: Mapping[str, str], new: Mapping[str, str], labels: Mapping[str, str]) -> Iterator[str]:
     for name in dict.fromkeys((*old, *new)):
+        label = labels.get(name, name)
         if name not in new:
-            yield f"{name} is no longer used"
+            yield f"{label} is no longer used"
         elif name not in old:
-            yield f"{name} is new"
+            yield f"{label} is new"
         elif old[name] != new[name]:
             shown = f" from {old[name]} to {new[name]}" if _is_shown(name) else ""
-            yield f"{name} changed{shown}"
+            yield f"{label} changed{shown}"
 
 
 def _is_shown(name: str) -> bool:

@@ -59,12 +59,16 @@ class JournalError(ParamsurveyError, OSError):
     """A journal is another program's for now, of a newer version, or no journal at all."""
 
 
-class SurveyError(ParamsurveyError, RuntimeError):
-    """A survey ended early; what was finished is in `results`."""
+class _Ended(ParamsurveyError):
+    """What ends a survey, and carries what was finished by then."""
 
     def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
         super().__init__(message)
         self.results = results
+
+
+class SurveyError(_Ended, RuntimeError):
+    """A survey ended early; what was finished is in `results`."""
 
 
 class WorkerStartError(SurveyError):
@@ -87,21 +91,16 @@ class MissingPsets(SurveyError):
     """`MapResults.raise_if_missing` found missing psets."""
 
 
-class Interrupted(ParamsurveyError, KeyboardInterrupt):
+class Interrupted(_Ended, KeyboardInterrupt):
     """Ctrl-C ended a survey; what was finished is in `results`."""
 
-    def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
-        super().__init__(message)
-        self.results = results
 
-
-class Terminated(ParamsurveyError, SystemExit):
+class Terminated(_Ended, SystemExit):
     """SIGTERM ended a survey that keeps a journal; what was finished is in it, and in `results`.
 
     It is a `SystemExit`: a program that does not catch it ends without a word, with exit code 143.
     """
 
     def __init__(self, message: str, results: MapResults | RunResults | None = None) -> None:
-        super().__init__(message)
-        self.results = results
+        super().__init__(message, results)
         self.code = 128 + 15

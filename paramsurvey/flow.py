@@ -162,6 +162,10 @@ class Node:
         for edge in self.outputs:
             edge.put(piece)
 
+    def is_held(self) -> bool:
+        """Tell whether somebody after it has enough for now."""
+        return any(edge.is_full for edge in self.outputs)
+
     def parent_numbers(self) -> Numbers:
         """Return a copy of the parents so far: a view would keep more from being added while results are looked at."""
         import numpy as np
@@ -187,11 +191,6 @@ class StepNode(Node):
 
     count: int = attrs.field(default=0, init=False)
     pieces: list[Table] = attrs.field(factory=list, init=False)  # if it holds them
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether somebody after it has enough for now."""
-        return any(edge.is_full for edge in self.outputs)
 
     def step(self) -> bool:
         """Make one more piece; return whether there was anything to make it of."""
@@ -299,7 +298,7 @@ def advance(node: Node) -> bool:
     Goes up to the nearest node that can do a step, and down again with what it gave.
     """
     above: list[StepNode] = []
-    while isinstance(node, StepNode) and not node.is_blocked and not node.is_over:
+    while isinstance(node, StepNode) and not node.is_held() and not node.is_over:
         if node.step():
             for each in reversed(above):
                 if not each.step():

@@ -75,11 +75,6 @@ class Session(Closing):
         """The name of the backend in use."""
         return self._backend_for(self._options).name
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a survey is running."""
-        return self._running > 0
-
     def map(self, worker: Worker, psets: Any, **options: Any) -> MapResults:
         """Call a worker for every pset; see `paramsurvey.map`."""
         with self._counted():

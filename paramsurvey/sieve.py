@@ -225,7 +225,7 @@ class Sieve:
                 psets, keys = psets.take(keep), b"".join(self._key(start + row) for row in keep.tolist())
                 if self._nameless:
                     answers = self._without_nameless(answers, part, start)
-            self.ledger.record(keys, portable(psets), (answers.keys, answers.columns))
+            self.ledger.record(keys, psets.portable(), (answers.keys, answers.columns))
         for lost in taken.lost:
             self.record_lost(lost)
 
@@ -238,7 +238,7 @@ class Sieve:
     def record_lost(self, lost: Lost) -> None:
         """Have the journal remember that a row is lost; under its number of the lane."""
         if lost.row not in self._nameless:
-            self.ledger.record_lost(self._key(lost.row), portable(self.slice(lost.row, lost.row + 1)), [lost])
+            self.ledger.record_lost(self._key(lost.row), self.slice(lost.row, lost.row + 1).portable(), [lost])
 
     def _key(self, row: int) -> bytes:
         return bytes(self._keys[KEY_BYTES * row : KEY_BYTES * (row + 1)])
@@ -251,11 +251,6 @@ class Sieve:
         if self._seen > start:
             self._add(Slab(self._count, self._seen - start, start))
         return self._seen - start
-
-
-def portable(table: Table) -> tuple[Any, list[Any]]:
-    """Return the columns of a table as they can be pickled."""
-    return table.keys, table.rows(0, table.count, 1).columns
 
 
 def share_of(taken: Taken, start: int, stop: int) -> tuple[Part, list[Lost]]:

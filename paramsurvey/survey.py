@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing, refuse_what_it_cannot
+from paramsurvey.backends.base import Placing, current_folder, refuse_what_it_cannot
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -75,6 +75,8 @@ class Survey(Node):
         Takes an event for the observers.
     rank : int
         Which surveys go first: those with a lower one.
+    most : int or None
+        How many slots it may use, if the user has said so.
     """
 
     stage: Map
@@ -83,7 +85,7 @@ class Survey(Node):
     slots: int
     tell: Callable[[Event], None]
     rank: int = 0
-    most: int | None = None  # slots that it may use, if the user has said so
+    most: int | None = None
     is_handed_on: bool = attrs.field(default=False, init=False)  # what it answers goes to other map stages alone
     arrivals: Arrivals | None = attrs.field(default=None, init=False)  # its feed to be, if not a whole table
     feed: Feed | None = attrs.field(default=None, init=False)
@@ -126,7 +128,7 @@ class Survey(Node):
             They cannot be pickled.
         """
         chdir = self.options.chdir
-        folder = _current_folder() if chdir is None else os.path.abspath(chdir)
+        folder = current_folder() if chdir is None else os.path.abspath(chdir)
         self._work = self.stage.work(self.name, self.options, folder)
         try:
             self._handle = self.backend.publish(self._work)
@@ -149,7 +151,7 @@ class Survey(Node):
             from paramsurvey.sieve import Sieve
 
             assert self._work is not None
-            self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self._is_held, self._work.own_columns)
+            self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self.is_held, self._work.own_columns)
         self._dispatcher.open = isinstance(feed, Arrivals | Asked) or self.sieve is not None
         self._dispatcher.extend(feed.count if self.sieve is None else 0)
         self.progress.total = feed.count
@@ -263,10 +265,6 @@ class Survey(Node):
     @property
     def _failures(self) -> int:
         return self._dispatcher.failures + self._from_journal.lost
-
-    def _is_held(self) -> bool:
-        """Whether somebody below has enough for now."""
-        return any(edge.is_full for edge in self.outputs)
 
     @property
     def start_error(self) -> str:
@@ -517,10 +515,3 @@ _NO_STATS: dict[str, list[float]] = {}
 _NO_FAILURES: list[tuple[int, Failure]] = []
 OUT_FUNC = frozenset({Survey._call_out_func.__code__})
 """The code in which a user's function runs in the driver."""
-
-
-def _current_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed: the workers stay where they are
-        return None

@@ -82,6 +82,10 @@ class Table:
         """Return some rows as a chunk carries them."""
         return ChunkRows(self.keys, cut(self.columns, start, stop), stop - start, attempt)
 
+    def portable(self) -> tuple[Keys, list[Column]]:
+        """Return its columns as they can be pickled."""
+        return self.keys, self.rows(0, self.count, 1).columns
+
     def pset(self, row: int) -> Pset:
         """Make the dict of one row."""
         return pset_at(self.keys, self.columns, row)

@@ -26,6 +26,7 @@ from paramsurvey.engine.records import (
     GivenBack,
     Killed,
     Part,
+    Retries,
     TimedOut,
     Unloadable,
     Unreadable,
@@ -45,7 +46,7 @@ def part(first, count, failures=(), answers=None):
 
 
 def dispatcher(total, size=None, *, slots=2, retries=0):
-    return Dispatcher(total, Chunker(slots, fixed=size), retries=retries)
+    return Dispatcher(total, Chunker(slots, fixed=size), retries=Retries(retries))
 
 
 def all_of(source):
@@ -472,7 +473,7 @@ class World:
 
     def __init__(self, seed, total, size, slots, retries, trouble):
         self.random = random.Random(seed)
-        self.dispatcher = Dispatcher(total, Chunker(slots, fixed=size), retries=retries)
+        self.dispatcher = Dispatcher(total, Chunker(slots, fixed=size), retries=Retries(retries))
         self.total, self.slots, self.retries = total, slots, retries
         pick = lambda share: {row for row in range(total) if self.random.random() < share * trouble}  # noqa: E731
         self.raising, self.deadly, self.slow, self.unsendable, self.unreadable = (pick(0.05) for _ in range(5))

@@ -325,10 +325,10 @@ def test_a_stage_makes_no_more_while_somebody_after_it_has_enough():
     while fast.pull():
         pass
     assert fast.count == FULL == slow.edge.waiting
-    assert node.is_blocked
+    assert node.is_held()
     assert not fast.closed
     assert slow.pull() == SLAB
-    assert not node.is_blocked
+    assert not node.is_held()
     assert fast.pull() == SLAB
     assert fast.pull() == 0
     assert len(all_of(slow)) == fast.count + FULL

@@ -21,6 +21,7 @@ from paramsurvey.engine.records import (
     GivenBack,
     Killed,
     Part,
+    Retries,
     TaskOptions,
     TimedOut,
     Unloadable,
@@ -112,7 +113,7 @@ class Driven:
     def __init__(self, total, size=None, *, slots=2, retries=0, backend=None, options=None, most_slots=None):
         self.backend = backend or FakeBackend(slots)
         self.source = Rows()
-        self.dispatcher = Dispatcher(total, Chunker(most_slots or slots, fixed=size), retries=retries)
+        self.dispatcher = Dispatcher(total, Chunker(most_slots or slots, fixed=size), retries=Retries(retries))
         options = options or TaskOptions()
         self.loop = Loop(self.backend, most_slots, prepare=self.source.prepare)
         self.loop.add(Lane(self.dispatcher, "the handle", self.source, options))
@@ -546,3 +547,9 @@ def test_a_value_that_ends_programs_when_it_is_unpickled_ends_nothing():
     value = Frozen(pickle.dumps(Exits()), [])
     came = thawed(Part(0, 1, ("a",), [[value]], [], [0.0], [1], {}))
     assert came.failures[0][1].text == "the answer cannot be unpickled: SystemExit(3)"
+
+
+def test_what_a_chunk_is_told_is_its_own_and_the_rest_is_that_of_its_lane():
+    of_the_lane = TaskOptions(*range(len(TaskOptions._fields)))
+    told = of_the_lane.of_chunk("rows", "on_part", "may_queue", "owner")
+    assert told == of_the_lane._replace(rows="rows", on_part="on_part", may_queue="may_queue", owner="owner")

@@ -28,6 +28,7 @@ A backend may have more to say, and need not:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -147,3 +148,11 @@ def what_it_lacks(candidate: object) -> list[str]:
     """Return the names of a backend's methods and attributes that an object does not have."""
     wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
     return [name for name in wanted if not hasattr(candidate, name)]
+
+
+def current_folder() -> str | None:
+    """Return where calls run if nothing else is said; None if it was removed: then they stay where they are."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None

@@ -9,15 +9,9 @@ from typing import Any
 
 import attrs
 
+from paramsurvey.backends.base import current_folder
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError
-
-
-def _current_folder() -> str | None:
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return None
 
 
 @attrs.frozen
@@ -57,7 +51,7 @@ class SerialBackend:
             raise BackendError("the backend is closed; open a new session")
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
-        folder = _current_folder()
+        folder = current_folder()
         try:
             result = fn(*args)
         except BaseException as exc:  # noqa: BLE001 - a future carries whatever was raised
@@ -65,7 +59,7 @@ class SerialBackend:
         else:
             future.set_result(result)
         finally:
-            if folder is not None and folder != _current_folder():
+            if folder is not None and folder != current_folder():
                 os.chdir(folder)  # where the caller was
         return future
 

@@ -45,7 +45,6 @@ from paramsurvey.engine.records import (
     Unloadable,
     Unreadable,
     Unsendable,
-    as_retries,
 )
 
 MOST_QUEUED = 8
@@ -66,7 +65,6 @@ class Flight:
     returned: int  # rows of the chunk, from its beginning
     limit: int  # rows of the chunk that are still this flight's
     together: int = 0  # rows that come back together, if it is a train
-    queued: bool = False  # it was sent to a slot that was busy
 
     @property
     def outstanding(self) -> int:
@@ -102,7 +100,7 @@ class Taken(NamedTuple):
     attempt: int = 1
 
 
-@attrs.define(eq=False, repr=False, on_setattr=attrs.setters.NO_OP)  # else one converter slows all assignments
+@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Decides about the rows ``0 .. total`` of one stage.
 
@@ -118,7 +116,7 @@ class Dispatcher:
 
     total: int
     chunker: Chunker
-    retries: Retries = attrs.field(default=Retries(), converter=as_retries)
+    retries: Retries = attrs.field(default=Retries())
     now: float = 0.0  # the time, if anybody needs it
     open: bool = False  # more rows may come,
     expected: int = 0  # at least so many, as far as is known

@@ -198,6 +198,10 @@ class Loop:
         what is to be yielded.
     clock : callable
         Returns the time in seconds, for the deadline, and for rows that rest before they are tried again.
+    deadline : float or None
+        When to end, by that clock, with whatever is finished by then.
+    inbox : Inbox
+        Where news of the backend comes in, from any thread.
     """
 
     backend: Backend
@@ -206,7 +210,7 @@ class Loop:
     prepare: Callable[[], bool] = _no_preparation
     deliver: Callable[[Lane, Taken], Iterable[Taken]] = _as_it_is
     clock: Callable[[], float] = _no_clock
-    deadline: float | None = None  # when to end, by the clock
+    deadline: float | None = None
     inbox: Inbox = attrs.field(factory=queue.SimpleQueue)
     _was_interrupted: bool = attrs.field(default=False, init=False)
     _lanes: set[Lane] = attrs.field(factory=set, init=False)  # those that are not over
@@ -259,11 +263,6 @@ class Loop:
     def announce(self, lane: Lane, taken: Taken) -> None:
         """Have rows yielded that are finished."""
         self._news.append((lane, taken))
-
-    @property
-    def active(self) -> bool:
-        """Whether there is a lane that is not over."""
-        return bool(self._lanes)
 
     def run(self) -> Generator[News, None, None]:
         """Yield what is finished and what is lost as it comes, and None now and then when nothing does.
@@ -424,15 +423,15 @@ class Loop:
             self._news.append((lane, Over(lane.dispatcher.cannot_start)))
 
     def _submit(self, lane: Lane, flight: Flight, *, may_queue: bool) -> None:
-        chunk, flight.queued = flight.chunk, may_queue
-        announce = partial(self._announce, flight)
-        options = TaskOptions(chunk.count, announce, may_queue, self, *lane.options[4:])
+        chunk, announce = flight.chunk, partial(self._announce, flight)
+        options = lane.options.of_chunk(chunk.count, announce, may_queue, self)
         rows = lane.source.rows(chunk.start, chunk.stop, chunk.attempt)
         if lane.wishes is not None and lane.wishes in rows.keys:
             rows, wish = of_one_wish(rows, lane.wishes)
             lane.dispatcher.gave_back(flight, GivenBack(rows.count))
             options = options._replace(rows=rows.count, backend_options={**options.backend_options, **wish})
-        future = self.backend.submit(run_chunk, lane.handle, (*rows[:-1], flight.together), options=options)
+        sent = (rows.keys, rows.columns, rows.count, rows.attempt, flight.together)
+        future = self.backend.submit(run_chunk, lane.handle, sent, options=options)
         lane.under_way += 1
         self._futures[flight] = lane, future
         self._busy.add(flight)

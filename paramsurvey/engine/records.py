@@ -71,11 +71,6 @@ class Retries(NamedTuple):
         return self.wait * 2.0 ** min(times, 30)
 
 
-def as_retries(given: Retries | int) -> Retries:
-    """Make `Retries` of a mere number of them."""
-    return given if isinstance(given, Retries) else Retries(given)
-
-
 class Part(NamedTuple):
     """What a worker process has finished of a chunk since the last part: rows `first` to `first + count`.
 
@@ -195,6 +190,12 @@ class TaskOptions(NamedTuple):
     leave: bool = False
     fetch: bool = False
 
+    def of_chunk(
+        self, rows: int, on_part: Callable[[Part | GivenBack], None], may_queue: bool, owner: object
+    ) -> TaskOptions:
+        """Return these options for one chunk, with what differs between chunks: a fifth of what `_replace` takes."""
+        return TaskOptions(rows, on_part, may_queue, owner, *self[4:])
+
 
 class GivenBack(NamedTuple):
     """A chunk's rows from `first` on will not be run by whoever has it."""
@@ -246,28 +247,24 @@ class Killed(TaskLost):
     """`Backend.kill` ended it."""
 
 
-class Unsendable(TaskLost):
+class Unpicklable(TaskLost):
+    """Something of it cannot be pickled or unpickled; the subclasses say what."""
+
+    def __init__(self, text: str, traceback: str = "") -> None:
+        super().__init__(text)
+        self.traceback = traceback
+
+
+class Unsendable(Unpicklable):
     """The arguments could not be pickled here, or not unpickled there."""
 
-    def __init__(self, text: str, traceback: str = "") -> None:
-        super().__init__(text)
-        self.traceback = traceback
 
-
-class Unreadable(TaskLost):
+class Unreadable(Unpicklable):
     """What came back cannot be unpickled here."""
 
-    def __init__(self, text: str, traceback: str = "") -> None:
-        super().__init__(text)
-        self.traceback = traceback
 
-
-class Unloadable(TaskLost):
+class Unloadable(Unpicklable):
     """The worker or its constants cannot be loaded where it should run."""
-
-    def __init__(self, text: str, traceback: str = "") -> None:
-        super().__init__(text)
-        self.traceback = traceback
 
 
 CTRL_C = "Ctrl-C, while code of the user's ran in the driver's process"

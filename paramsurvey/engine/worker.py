@@ -36,7 +36,7 @@ from paramsurvey.engine.columns import (
     pset_at,
     psets_of,
 )
-from paramsurvey.engine.pickling import LARGE, freeze, is_atomic, thaw
+from paramsurvey.engine.pickling import LARGE, Frozen, freeze, is_atomic, thaw
 from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work, is_ctrl_c
 from paramsurvey.fingerprint import pset_seed
 
@@ -573,6 +573,15 @@ def same(one: Any, other: Any) -> bool:
         return bool(equal.all()) if hasattr(equal, "all") else bool(equal)
     except Exception:  # noqa: BLE001 - a comparison may raise anything; what cannot be compared is not the same
         return False
+
+
+def frozen_exception(exc: BaseException) -> tuple[Frozen | None, str]:
+    """Return the exception that is being handled as it crosses to the driver, if it can, and its text."""
+    text = f"{safe_repr(exc)}\n{traceback.format_exc()}"
+    try:
+        return freeze(exc, beside=False), text
+    except BaseException:  # noqa: BLE001 - then its text has to do
+        return None, text
 
 
 def safe_repr(obj: Any) -> str:

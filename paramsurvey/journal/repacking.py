@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from paramsurvey.engine.columns import Keys
 from paramsurvey.engine.pickling import dumps
 from paramsurvey.journal.contents import Contents
 from paramsurvey.journal.format import HEAD_BYTES, KEY_BYTES, RECORD_BYTES, Kind, Record, as_text, record, records_in
 from paramsurvey.journal.index import Places
 from paramsurvey.journal.lookup import Lookup, RowsRead
 from paramsurvey.journal.rows import SmallRow, found_rows
-from paramsurvey.tables import Table, concatenated
+from paramsurvey.tables import concatenated
 
 ROWS_PER_RECORD: Final = 8192
 
@@ -102,7 +101,7 @@ def failures(lookup: Lookup, digest: bytes, places: Places) -> Iterator[bytes]:
         if len(rows) < one.rows:
             texts = [texts[row] for row in rows.tolist()]
             psets = lookup.lost_psets(one)
-            data = dumps(_portable(psets.take(rows))) if psets.keys else b""
+            data = dumps(psets.take(rows).portable()) if psets.keys else b""
         keys = np.stack([known.first[there], known.second[there]], axis=1).tobytes()
         yield record(Kind.FAILURES, stage=digest, keys=keys, text=as_text(texts), data=data, written=one.written)
 
@@ -110,9 +109,5 @@ def failures(lookup: Lookup, digest: bytes, places: Places) -> Iterator[bytes]:
 def _packed(digest: bytes, batch: Sequence[RowsRead]) -> bytes:
     answers, psets = concatenated([each.answers for each in batch]), concatenated([each.psets for each in batch])
     keys = b"".join(each.keys.tobytes() for each in batch)
-    data = dumps(_portable(answers)) + dumps(_portable(psets))
+    data = dumps(answers.portable()) + dumps(psets.portable())
     return record(Kind.ROWS, stage=digest, keys=keys, data=data, written=batch[-1].source.written)
-
-
-def _portable(table: Table) -> tuple[Keys, list[Any]]:
-    return table.keys, table.rows(0, table.count, 1).columns

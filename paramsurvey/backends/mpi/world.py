@@ -62,7 +62,7 @@ class World:
         return Introduction(self.rank, socket.gethostname(), os.getpid(), tuple(sorted(cores)), memory, versions)
 
 
-def find_world(environ: Mapping[str, str] = os.environ) -> World:
+def find_world() -> World:
     """Start MPI, unless it has been started, and look around.
 
     Raises
@@ -86,7 +86,7 @@ def find_world(environ: Mapping[str, str] = os.environ) -> World:
         ) from exc
     library = MPI.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ").replace("\t", " ")
     world = World(MPI, MPI.COMM_WORLD, MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size())
-    refuse_wrong_launcher(world.size, library, environ)
+    refuse_wrong_launcher(world.size, library, os.environ)
     if MPI.Query_thread() < MPI.THREAD_SERIALIZED:
         raise BackendError(
             "the backend 'mpi' needs MPI_THREAD_SERIALIZED, and MPI was started with less: leave mpi4py.rc.threads and "

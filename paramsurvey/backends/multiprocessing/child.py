@@ -20,9 +20,8 @@ from typing import Any
 from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.constants import LOADED
 from paramsurvey.backends.multiprocessing.frames import Frame, Kind, encode, read_frame, write_all
-from paramsurvey.engine.pickling import freeze
 from paramsurvey.engine.records import BETWEEN, Part, Unloadable
-from paramsurvey.engine.worker import safe_repr
+from paramsurvey.engine.worker import frozen_exception, safe_repr
 
 DRIVER_IS_GONE = 3
 IDLE_SECONDS, MOST_IDLE_SECONDS = 0.05, 2.0
@@ -110,21 +109,13 @@ def _run(frame: Frame, monitor: SlotMonitor) -> None:
         else:
             monitor.send(Kind.RESULT, result)
     except BaseException as exc:  # noqa: BLE001 - the future carries whatever was raised
-        monitor.send(Kind.UNLOADABLE if isinstance(exc, Unloadable) else Kind.RAISED, _exception(exc))
+        monitor.send(Kind.UNLOADABLE if isinstance(exc, Unloadable) else Kind.RAISED, frozen_exception(exc))
 
 
 @lru_cache(maxsize=8)
 def _loaded_head(head: bytes) -> Any:
     """Return the function and the arguments that many tasks have in common."""
     return pickle.loads(head)
-
-
-def _exception(exc: BaseException) -> tuple[Any, str]:
-    text = f"{safe_repr(exc)}\n{traceback.format_exc()}"
-    try:
-        return freeze(exc, beside=False), text
-    except BaseException:  # noqa: BLE001 - then its text has to do
-        return None, text
 
 
 def _flush_output() -> None:

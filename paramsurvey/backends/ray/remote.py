@@ -20,9 +20,9 @@ from collections.abc import Iterator, MutableSequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from paramsurvey.engine.columns import Column
-from paramsurvey.engine.pickling import PROTOCOL, Frozen, dumps, freeze
+from paramsurvey.engine.pickling import PROTOCOL, Frozen, dumps
 from paramsurvey.engine.records import BETWEEN, Part, Unloadable
-from paramsurvey.engine.worker import safe_repr
+from paramsurvey.engine.worker import frozen_exception, safe_repr
 
 LARGE = 2**20
 """Answers from this size on may be left where they are."""
@@ -239,15 +239,7 @@ def _outcome(body: bytes, watch: Watch) -> Outcome:
     except NoModule as exc:
         return Outcome("missing", (exc.module, str(exc)))
     except BaseException as exc:  # noqa: BLE001 - the future carries whatever was raised
-        return Outcome("raised", _exception(exc))
-
-
-def _exception(exc: BaseException) -> tuple[Frozen | None, str]:
-    text = f"{safe_repr(exc)}\n{traceback.format_exc()}"
-    try:
-        return freeze(exc, beside=False), text
-    except BaseException:  # noqa: BLE001 - then its text has to do
-        return None, text
+        return Outcome("raised", frozen_exception(exc))
 
 
 def load_only(body: bytes, keys: tuple[str, ...], *objects: Any) -> None:

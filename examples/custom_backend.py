@@ -4,7 +4,8 @@
 
 What an executor cannot do, it says: it cannot end a call that runs, so ``timeout=`` is refused; it does not replace
 processes, so ``max_tasks_per_child=`` is, too; in threads, what psets print and use cannot be told apart, so
-``details=`` and ``capture=`` are. It does not survive the death of what runs its calls.
+``details=`` and ``capture=`` are. It does not survive the death of what runs its calls. For ``ncores=`` it need not do
+anything: no more calls are handed over at once than that.
 
 An installed package offers such a backend by name with these lines in its ``pyproject.toml``, where the name to the
 right is that of a function without parameters that returns one::

@@ -456,9 +456,11 @@ class Options:
         (), files_and_modules, "files whose content, and modules whose version, the answers depend on"
     )
     retry_failed: bool = option(True, truth, "whether psets are tried again that have failed by the journal")
-    multiprocessing: dict[str, Any] = option({}, settings, "settings that only the multiprocessing backend reads")
-    ray: dict[str, Any] = option({}, settings, "settings that only the Ray backend reads")
-    mpi: dict[str, Any] = option({}, settings, "settings that only the MPI backend reads")
+    multiprocessing: dict[str, Any] = option(
+        {}, settings, "settings of the multiprocessing backend, which has none of its own"
+    )
+    ray: dict[str, Any] = option({}, settings, "settings of the Ray backend: where it is, and what tasks ask for")
+    mpi: dict[str, Any] = option({}, settings, "settings of the MPI backend, for init: slots, driver_slots")
 
 
 TABLE: Final[Mapping[str, Option]] = MappingProxyType(

@@ -182,7 +182,7 @@ class Run:
     @property
     def slots(self) -> int:
         """How many chunks may run at once, as things are."""
-        return self.backend.slots() if self.most is None else self.most
+        return self._loop.room
 
     # What it is asked for
 

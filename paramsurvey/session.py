@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
 
-from paramsurvey.backends.base import Backend, Placing, what_it_lacks
+from paramsurvey.backends.base import Backend, limit_of
+from paramsurvey.backends.opening import checked_backend, open_backend
 from paramsurvey.closing import Closing
-from paramsurvey.errors import BackendError, OptionError, SessionError, StageError
+from paramsurvey.errors import OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
 
 if TYPE_CHECKING:
-    from paramsurvey.backends.mpi.backend import MpiBackend
     from paramsurvey.callables import Worker
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.greedy_results import GreedyResults
@@ -135,8 +135,10 @@ class Session(Closing):
         return stream
 
     def current_core_count(self) -> int:
-        """Return how many cores the backend uses."""
-        return int(self.current_resources()["num_cores"])
+        """Return how many cores of the backend are used."""
+        there = int(self.current_resources()["num_cores"])
+        limit = limit_of(self._backend_for(self._options), self._options.ncores)
+        return there if limit is None else min(there, limit)
 
     def current_resources(self) -> dict[str, Any]:
         """Return what the backend has to compute with."""
@@ -247,7 +249,7 @@ class Session(Closing):
         from paramsurvey.runs import Run
 
         backend = self._backend_for(options)
-        most = slots_of(options, backend)
+        most = limit_of(backend, options.ncores)
         self._log.open()
         terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
         journal = None if options.journal is None else self._journal_at(options.journal)
@@ -398,97 +400,6 @@ class RunStream(_Rows):
         return cast("RunResults", self._running.results())
 
 
-BUILT_IN = ("multiprocessing", "serial", "ray", "mpi")
-"""The names of our own backends."""
-
-
-def open_backend(name: str, options: Options) -> Backend:
-    """Open a backend by its name: a built-in one, or one that an installed package offers.
-
-    Raises
-    ------
-    BackendError
-        There is none of that name, or it is not installed, or what a package offers is no backend.
-    """
-    if name == "multiprocessing":
-        from paramsurvey.backends.multiprocessing.backend import MultiprocessingBackend
-
-        return MultiprocessingBackend(cores(options.ncores))
-    if name == "serial":
-        from paramsurvey.backends.serial import SerialBackend
-
-        return SerialBackend()
-    if name == "mpi":
-        from paramsurvey.backends.mpi.backend import open_mpi
-
-        return open_mpi(options.mpi, options.ncores)
-    if name == "ray":
-        with _installed(name):
-            from paramsurvey.backends.ray.backend import RayBackend
-        ncores = None if options.ncores is None else cores(options.ncores)
-        return RayBackend(options.ray, ncores, verbose=options.verbose >= 3)
-    from importlib import metadata  # here, because importing it takes longer than opening a session
-
-    offered = {point.name: point for point in metadata.entry_points(group="paramsurvey.backends")}
-    if name not in offered:
-        known = ", ".join(repr(each) for each in (*BUILT_IN, *sorted(offered)))
-        raise BackendError(f"there is no backend {name!r}; there are: {known}")
-    try:
-        return checked_backend(offered[name].load()())
-    except ImportError as exc:
-        raise BackendError(f"the backend {name!r} is installed, but cannot be imported: {exc}") from exc
-    except BackendError:
-        raise
-    except Exception as exc:
-        raise BackendError(
-            f"the backend {name!r} of {offered[name].value} is broken: it raised {type(exc).__name__}: {exc}"
-        ) from exc
-
-
-@contextmanager
-def _installed(name: str) -> Iterator[None]:
-    """Say what to do where a built-in backend lacks the library that it stands on, or that is broken."""
-    try:
-        yield
-    except ImportError as exc:
-        missing = isinstance(exc, ModuleNotFoundError) and exc.name == name
-        raise BackendError(
-            f"the backend {name!r} is not installed: pip install 'paramsurvey[{name}]'"
-            if missing
-            else f"the backend {name!r} is installed, but cannot be imported: {exc}"
-        ) from exc
-
-
-def checked_backend(candidate: object) -> Backend:
-    """Return a backend instance, if it is one."""
-    if lacking := what_it_lacks(candidate):
-        raise BackendError(
-            f"{candidate!r} is no backend: it has no {', '.join(lacking)} (see paramsurvey.backends.base)"
-        )
-    return cast("Backend", candidate)
-
-
-def cores(ncores: int | None) -> int:
-    """Return how many cores ``ncores=`` means on this machine; at least 1."""
-    from paramsurvey.backends.multiprocessing.backend import available_cores
-
-    available = available_cores()
-    if ncores is None:
-        return available
-    return ncores if ncores > 0 else max(1, available + ncores)
-
-
-def slots_of(options: Options, backend: Backend) -> int | None:
-    """Return how many chunks a survey may have under way at once; None: as many as the backend has room for."""
-    if options.ncores is None:
-        return None
-    if isinstance(backend, Placing):
-        return backend.at_most(options.ncores)
-    if options.backend == "mpi":
-        return cast("MpiBackend", backend).slots_for(options.ncores)
-    return cores(options.ncores) if options.backend == "multiprocessing" else None
-
-
 class _Default:
     """The one default session of the module's functions: the only state that this library keeps in a module."""
 
@@ -523,7 +434,8 @@ def init(**options: Any) -> None:
     limit : int, default 0
         Compute only so many psets. 0: all of them.
     ncores : int, optional
-        How many cores to use, or, if negative, how many to leave unused. By default all of them.
+        How many cores to use, or, if negative, how many to leave unused. By default all of them. On any backend, no
+        more psets run at once than that.
     max_tasks_per_child : int, optional
         After how many psets a worker process is replaced, against memory that leaks. By default never.
     **options
@@ -645,7 +557,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
     progress_dt : float, optional
         Seconds between two lines of progress.
     multiprocessing, ray, mpi : dict, optional
-        What only that backend reads.
+        Settings of that backend, which the others ignore. Those of Ray are in the README, of MPI ``slots`` and
+        ``driver_slots``, for `init` alone; multiprocessing has none.
     **options
         All options of `init`, with precedence over what was given there.
 

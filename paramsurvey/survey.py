@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing, current_folder, refuse_what_it_cannot
+from paramsurvey.backends.base import Placing, current_folder, refuse_what_it_cannot, settings_of
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -161,7 +161,7 @@ class Survey(Node):
         task = TaskOptions(
             timeout=options.timeout,
             max_tasks=options.max_tasks_per_child,
-            backend_options=self._settings,
+            backend_options=settings_of(self.backend, self.options),
             leave=self.is_handed_on and options.out_func is None and self.sieve is None,
             fetch=self.holds,
         )
@@ -206,15 +206,10 @@ class Survey(Node):
             self.count()
         return self.feed.answer(self.name, self.stats, self.slots)
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        """What the user has to say to this backend alone."""
-        return getattr(self.options, self.backend.name, {})
-
     def _room(self) -> int:
         """Return how many of its chunks can run at once, of the machines that can run them."""
         assert isinstance(self.backend, Placing)
-        room = self.backend.room(self._settings)
+        room = self.backend.room(settings_of(self.backend, self.options))
         return room if self.most is None else min(room, self.most)
 
     def _check_wishes(self, feed: Feed) -> None:
@@ -224,7 +219,7 @@ class Survey(Node):
             if key in feed.psets.all_keys():
                 wishes = feed.table().column(key)
                 for wish in {repr(each): each for each in wishes if isinstance(each, dict)}.values():
-                    self.backend.room({**self._settings, **wish})
+                    self.backend.room({**settings_of(self.backend, self.options), **wish})
 
     def end(self, reason: str) -> None:
         """Nothing more will come of it; why, if not because all is done."""

@@ -7,12 +7,12 @@ from contextlib import closing
 import failing_workers
 import pytest
 from mpi_rank0 import the_guard_of_rank_1
-from ray_workers import prints
+from ray_workers import counts_who_runs, prints
 from test_failures_processes import healthy_psets, in_a_thread, kill
 
 import paramsurvey
 from paramsurvey.backends.mpi.backend import open_mpi
-from paramsurvey.errors import BackendError
+from paramsurvey.errors import BackendError, OptionError
 from paramsurvey.testing import BackendContract
 
 pytestmark = pytest.mark.timeout(60)
@@ -64,10 +64,37 @@ def test_rows_say_of_themselves_where_they_ran_and_what_they_printed(tmp_path):
 
 
 def test_an_unknown_setting_is_refused_by_name():
-    with pytest.raises(
-        paramsurvey.errors.OptionError, match=r"mpi={'slotz': ...}: .* no such setting; it has: 'slots'"
-    ):
+    with pytest.raises(OptionError, match=r"mpi={'slotz': ...}: .* no such setting; did you mean 'slots'\?"):
         open_mpi({"slotz": 2}, None)
+
+
+def test_settings_of_the_ranks_are_for_init(tmp_path):
+    with (
+        closing(open_mpi({"slots": 2}, None)) as backend,
+        paramsurvey.Session(backend=backend, verbose=0, pslogger_prefix=str(tmp_path / ".log-")) as session,
+    ):
+        for settings, says in (
+            (
+                {"slots": -4},
+                r"mpi={'slots': -4}: slots is for init\(\), because all surveys of a session have the same",
+            ),
+            ({"driver_slots": 0}, r"mpi={'driver_slots': 0}: driver_slots is for init\(\)"),
+            ({"slot": 2}, r"mpi={'slot': ...}: the backend 'mpi' has no such setting; did you mean 'slots'\?"),
+        ):
+            with pytest.raises(OptionError, match=says):
+                session.map(prints, [{"n": 1}], mpi=settings)
+        assert len(session.map(prints, [{"n": 1}], mpi={"slots": 2})) == 1
+
+
+def test_ncores_holds_for_a_backend_that_was_given_as_an_instance(tmp_path):
+    with (
+        closing(open_mpi({"slots": 2}, None)) as backend,
+        paramsurvey.Session(backend=backend, ncores=1, verbose=0, pslogger_prefix=str(tmp_path / ".log-")) as session,
+    ):
+        folder = tmp_path / "running"
+        folder.mkdir()
+        results = session.map(counts_who_runs, [{"n": n} for n in range(6)], user_kwargs=str(folder))
+    assert results.results["running"].tolist() == [1] * 6
 
 
 def test_slots_are_those_of_all_ranks_unless_ncores_says_otherwise():

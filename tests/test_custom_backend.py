@@ -6,8 +6,9 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,53 @@ def test_what_threads_cannot_do_is_refused_by_name(option, says, tmp_path, monke
         with pytest.raises(OptionError, match=says):
             session.run(paramsurvey.Pipeline("one").map(square, user_kwargs=3), [{"n": 1}], **option)
         assert session.map(square, [{"n": 1}], user_kwargs=3, capture="through").to_dict() == [{"n": 1, "square": 3}]
+
+
+class Meeting:
+    """Psets wait for one another: how many have been there at once at most, and whether so many have met.
+
+    Used in the threads of this process.
+    """
+
+    def __init__(self, count):
+        self.count, self.there, self.most = count, 0, 0
+        self.change = threading.Condition()
+
+    def __call__(self, pset, system_kwargs, user_kwargs):
+        with self.change:
+            self.there += 1
+            self.most = max(self.most, self.there)
+            self.change.notify_all()
+            met = self.change.wait_for(lambda: self.most >= self.count, timeout=20)
+            self.change.wait_for(lambda: self.most > self.count, timeout=0.05)  # time for one too many to come
+            self.there -= 1
+        return {"met": met}
+
+    def __reduce__(self):
+        return the_meeting, (self.count,)
+
+
+MEETINGS = {}
+
+
+def the_meeting(count):
+    return MEETINGS[count]
+
+
+@pytest.mark.parametrize(("ncores", "most"), [(1, 1), (2, 2), (-1, 3), (-100, 1), (100, 4)])
+@pytest.mark.parametrize("by", ["instance", "entry point"])
+def test_no_more_psets_run_at_once_than_ncores_says(by, ncores, most, offer, tmp_path):
+    offer(GOOD)  # four threads
+    meeting = MEETINGS[most] = Meeting(most)
+    opened = closing(custom_backend.open_threads()) if by == "instance" else nullcontext("offered")
+    with opened as backend:
+        for options in ({"ncores": ncores}, {}):
+            with paramsurvey.Session(backend=backend, **options, **QUIET) as session:
+                more = {} if options else {"ncores": ncores}
+                results = session.map(meeting, [{"n": n} for n in range(6)], **more, group_size=1)
+                assert results.results["met"].all()
+                assert meeting.most == most
+                assert session.current_core_count() == (most if options else 4)
 
 
 PROGRAM = """

@@ -200,7 +200,7 @@ OF_A_MAP = {
         "pipeline",
     ),
     *("progress", "psets", "results", "runs", "session", "stats", "survey", "tables", "version"),
-    *("backends", "backends.base", "backends.multiprocessing"),
+    *("backends", "backends.base", "backends.opening", "backends.multiprocessing"),
     *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),
     *("engine", "engine.chunking", "engine.columns", "engine.dispatcher", "engine.loop", "engine.pickling"),
     *("engine.records", "engine.worker"),

@@ -460,6 +460,26 @@ class DrivableBackend(FakeBackend):
         return min(self.room, sum(not each.future.done() for each in self.waiting if each.options.owner is owner))
 
 
+def test_no_more_are_submitted_than_there_are_slots_however_many_may_be():
+    driven = Driven(20, 1, slots=2, most_slots=3)
+    driven.loop._fill()
+    assert len(driven.backend.take()) == 2
+    driven.backend.room = 5
+    driven.loop._fill()
+    assert len(driven.backend.take()) == 1
+
+
+def test_a_backend_that_says_itself_how_many_may_be_gets_so_many():
+    driven = Driven(20, 1, backend=ElasticBackend(slots=2), most_slots=3)
+    driven.loop._fill()
+    assert len(driven.backend.take()) == 3
+
+
+class ElasticBackend(FakeBackend):
+    def at_most(self, ncores):
+        return ncores
+
+
 def test_a_drivable_backend_is_driven_by_the_thread_that_waits():
     driven = Driven(20, 3, backend=DrivableBackend())
     driven.loop.may_drive = lambda: True

@@ -57,7 +57,9 @@ under_mpi = pytest.mark.skipif(bool(why_not()), reason=why_not() or "there is MP
 
 def test_without_mpi4py_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(BackendError, match=r"the backend 'mpi' needs mpi4py: pip install 'paramsurvey\[mpi\]'"):
+    with pytest.raises(
+        BackendError, match=r"the backend 'mpi' is not installed: pip install 'paramsurvey\[mpi\]', and"
+    ):
         paramsurvey.Session(backend="mpi", verbose=0)
 
 

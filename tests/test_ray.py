@@ -138,8 +138,12 @@ def test_what_no_node_can_ever_give_is_refused_at_once_with_what_there_is(ray_se
 def test_settings_that_are_none_are_refused_by_name(ray_session):
     session = ray_session()
     psets = [{"n": 1, "bad": False}]
-    with pytest.raises(OptionError, match=r"ray=\{'num_gpu': 1\}: there is no setting 'num_gpu'; there are: 'name'"):
+    with pytest.raises(
+        OptionError, match=r"ray=\{'num_gpu': 1\}: .* has no setting 'num_gpu'; did you mean 'num_gpus'\?"
+    ):
         session.map(bad_workers.healthy, psets, ray={"num_gpu": 1})
+    with pytest.raises(OptionError, match=r"has no setting 'x'; there are: 'name', 'num_cpus', .*'address', 'init'"):
+        session.map(bad_workers.healthy, psets, ray={"x": 1})
     with pytest.raises(OptionError, match="num_cores is another name for num_cpus; give one of them"):
         session.map(bad_workers.healthy, psets, ray={"num_cpus": 1, "num_cores": 1})
     with pytest.raises(OptionError, match="num_cpus must be a number, 0 or more"):

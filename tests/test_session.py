@@ -469,10 +469,39 @@ def test_progress_dt_is_the_time_between_two_lines(session, capsys, monkeypatch)
 
 
 def test_settings_for_one_backend_are_ignored_by_the_others(session):
-    results = session.map(double, psets_of(2), ray={"num_gpus": 1}, mpi={"nodes": 2}, multiprocessing={"anything": 1})
+    results = session.map(double, psets_of(2), ray={"num_gpus": 1}, mpi={"nodes": 2}, multiprocessing={})
     assert len(results) == 2
     with pytest.raises(OptionError, match="ray"):
         session.map(double, psets_of(2), ray=1)
+
+
+OF_A_POOL = {
+    "anything": "it has none: options such as ncores= and max_tasks_per_child= stand by themselves",
+    "maxtasksperchild": "give max_tasks_per_child=",
+    "initializer": "have the worker do that",
+}
+
+
+@pytest.mark.parametrize("name", OF_A_POOL)
+def test_settings_that_the_pool_does_not_have_are_refused_by_name_wherever_they_are_given(pool, name):
+    says = rf"multiprocessing={{'{name}': ...}}: the backend 'multiprocessing' has no such setting; {OF_A_POOL[name]}"
+    given = {"multiprocessing": {name: 1}}
+    with pytest.raises(OptionError, match=says):
+        paramsurvey.Session(**given, **QUIET)
+    with pytest.raises(OptionError, match=says):
+        pool.map(double, psets_of(2), **given)
+    with pytest.raises(OptionError, match=says):
+        pool.run(paramsurvey.Pipeline().map(double, **given), psets_of(2))
+    with paramsurvey.Session(backend="serial", **QUIET) as session:
+        assert len(session.map(double, psets_of(2), **given)) == 2
+        with pytest.raises(OptionError, match=says):
+            session.map(double, psets_of(2), backend="multiprocessing", **given)
+
+
+def test_settings_of_old_programs_that_never_had_an_effect_are_taken():
+    with paramsurvey.Session(ncores=1, multiprocessing={"processes": 7, "context": None}, **QUIET) as session:
+        assert session.current_core_count() == 1
+        assert len(session.map(double, psets_of(2))) == 2
 
 
 def test_settings_for_ray_inside_a_pset_are_handed_to_the_worker(session):

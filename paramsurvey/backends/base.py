@@ -22,6 +22,11 @@ A backend may have more to say, and need not:
 ``runs_alone``
     Whether nothing else runs in a submission's process meanwhile, so that what is printed and used there is its own;
     where not, ``details=`` and ``capture=`` are refused.
+`Elastic`
+    What ``ncores=`` means on it. Where that is not said, it is so many of its `slots`, or so many fewer than it has,
+    and never more than it has: the engine keeps to that, and the backend need not do anything for it.
+`Configurable`
+    Which settings it has of its own (``ray={...}``): the others are refused by name.
 `Placing`
     What tasks ask of the machines that run them.
 """
@@ -29,13 +34,15 @@ A backend may have more to say, and need not:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.engine.worker import Handle
-from paramsurvey.errors import OptionError
+from paramsurvey.errors import BackendError, OptionError
+from paramsurvey.options import nearest_or_all
 
 if TYPE_CHECKING:
     from paramsurvey.options import Options
@@ -110,23 +117,106 @@ class Placing(Protocol):
         """Return how many tasks with these settings can run at once; raises `OptionError` if none ever can."""
         ...
 
-    def at_most(self, ncores: int) -> int | None:
-        """Return how many slots ``ncores=`` means; None for all that there are and will be."""
-        ...
-
     def rows_per_task(self, max_tasks: int) -> int:
         """Return how many psets a chunk may have, if a process is to be replaced after `max_tasks` of them."""
         ...
 
 
+@runtime_checkable
+class Elastic(Protocol):
+    """A backend that says itself what ``ncores=`` means, which may be more than it has had slots for so far."""
+
+    def at_most(self, ncores: int) -> int | None:
+        """Return how many slots ``ncores=`` means; None for all that there are and will be."""
+        ...
+
+
+@runtime_checkable
+class Configurable(Protocol):
+    """A backend with settings of its own, which are given under its name: ``ray={...}``."""
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse settings of one survey: raise `OptionError` if one is unknown, impossible, or only for ``init``."""
+        ...
+
+
+def limit_of(backend: Backend, ncores: int | None) -> int | None:
+    """Return how many submissions of a survey may run at once; None: as many as there are slots.
+
+    Parameters
+    ----------
+    backend : Backend
+        Who runs them. What ``ncores=`` means it says itself (`Elastic`); else it is so many slots, or so many fewer
+        than there are now.
+    ncores : int or None
+        What the user has said.
+    """
+    if ncores is None:
+        return None
+    if isinstance(backend, Elastic):
+        return backend.at_most(ncores)
+    return ncores if ncores > 0 else max(1, backend.slots() + ncores)
+
+
+@contextmanager
+def installed(backend: str, library: str, more: str = "") -> Iterator[None]:
+    """Say what to do where a backend of ours lacks the library that it stands on, or where that is broken.
+
+    Parameters
+    ----------
+    backend, library : str
+        Their names; that of the backend is that of the extra, too.
+    more : str
+        What else has to be installed.
+    """
+    try:
+        yield
+    except ImportError as exc:
+        is_missing = isinstance(exc, ModuleNotFoundError) and exc.name == library
+        raise BackendError(
+            f"the backend {backend!r} is not installed: pip install 'paramsurvey[{backend}]'{more}"
+            if is_missing
+            else f"the backend {backend!r} is installed, but cannot be imported: {exc}"
+        ) from exc
+
+
+def refuse_unknown_settings(backend: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse a setting that a backend does not have.
+
+    Raises
+    ------
+    OptionError
+        With the nearest that it has.
+
+    Examples
+    --------
+    >>> refuse_unknown_settings("mpi", {"slotz": 1}, ["slots", "driver_slots"])
+    Traceback (most recent call last):
+        ...
+    paramsurvey.errors.OptionError: mpi={'slotz': ...}: the backend 'mpi' has no such setting; did you mean 'slots'?
+    """
+    for name in settings:
+        if name not in known:
+            hint = nearest_or_all(name, known)
+            raise OptionError(f"{backend}={{{name!r}: ...}}: the backend {backend!r} has no such setting; {hint}")
+
+
+def settings_of(backend: Backend, options: Options) -> dict[str, Any]:
+    """Return what the user has to say to a backend alone."""
+    settings: dict[str, Any] = getattr(options, backend.name, {})
+    return settings
+
+
 def refuse_what_it_cannot(backend: Backend, options: Options) -> None:
-    """Refuse the options that ask for what a backend cannot do.
+    """Refuse the options that ask for what a backend cannot do, and settings that it does not have.
 
     Raises
     ------
     OptionError
         There is one; the message names the first.
     """
+    if isinstance(backend, Configurable):
+        backend.check_settings(settings_of(backend, options))
     can_replace, runs_alone = getattr(backend, "can_replace", False), getattr(backend, "runs_alone", False)
     caught = None if options.capture == "through" else options.capture
     shared = "does not say that psets run alone in their processes"

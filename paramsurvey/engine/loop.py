@@ -187,7 +187,8 @@ class Loop:
     backend : Backend
         Who executes.
     slots : int, optional
-        How many chunks may run at once; by default as many as the backend has room for.
+        How many chunks may run at once; by default as many as the backend has room for. More than that only where
+        the backend itself has said so (`backends.base.Elastic`).
     may_drive : callable
         Tells whether this thread may do the backend's own work while it waits (`Drivable`): not if an exception could
         strike it in the middle.
@@ -229,11 +230,21 @@ class Loop:
     _news: deque[News] = attrs.field(factory=deque, init=False)
     _drivable: Drivable | None = attrs.field(init=False)
     _can_queue: bool = attrs.field(init=False)
+    _is_elastic: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._drivable = self.backend if isinstance(self.backend, Drivable) else None
+        self._is_elastic = hasattr(self.backend, "at_most")
         has_queue = self.slots is None and getattr(self.backend, "has_queue", False)  # all its slots are ours
         self._can_queue = self._drivable is not None or has_queue
+
+    @property
+    def room(self) -> int:
+        """How many chunks may run at once, as things are."""
+        if self.slots is not None and self._is_elastic:
+            return self.slots
+        there = self.backend.slots()
+        return there if self.slots is None else min(self.slots, there)
 
     def add(self, lane: Lane) -> None:
         """Have a lane run; also while others do."""
@@ -383,7 +394,7 @@ class Loop:
 
     def _slots_now(self) -> int:
         """Return how many chunks may run at once; lanes hear of it when a cluster has grown or shrunk."""
-        slots = self.slots or self.backend.slots()
+        slots = self.room
         if slots != self._slots_before:
             self._slots_before = slots
             for lane in self._lanes:

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from paramsurvey.backends.base import refuse_unknown_settings
 from paramsurvey.backends.mpi.cluster import Away, Cluster, the_cluster
 from paramsurvey.backends.mpi.constants import Everywhere, forget_file, note_file
 from paramsurvey.backends.mpi.messages import Errand, Verb
@@ -71,10 +72,8 @@ def slots_of_ranks(shares: list[int], settings: Mapping[str, Any]) -> list[int]:
     paramsurvey.errors.OptionError: mpi={'driver_slots': 0}: no rank would have a slot; there is only one rank: start \
 more, or leave driver_slots out
     """
+    refuse_unknown_settings("mpi", settings, SETTINGS)
     for name, value in settings.items():
-        if name not in SETTINGS:
-            known = ", ".join(map(repr, SETTINGS))
-            raise OptionError(f"mpi={{{name!r}: ...}}: the MPI backend has no such setting; it has: {known}")
         if type(value) is not int or value < (name == "slots"):
             least = 1 if name == "slots" else 0
             raise OptionError(f"mpi={{{name!r}: {value!r}}}: {name} must be a whole number, {least} or more")
@@ -132,6 +131,7 @@ class MpiBackend:
 
     def __init__(self, cluster: Cluster, settings: Mapping[str, Any], ncores: int | None = None) -> None:
         self._cluster = cluster
+        self._settings = dict(settings)
         self._slots = slots_of_ranks(cluster.shares, settings)
         self._total = sum(self._slots)  # kept, because it is asked for with every chunk
         self._ncores = ncores
@@ -149,13 +149,21 @@ class MpiBackend:
 
     def slots(self) -> int:
         """Return how many submissions can run at once."""
-        return self.slots_for(self._ncores)
+        return self._total if self._ncores is None else self.at_most(self._ncores)
 
-    def slots_for(self, ncores: int | None) -> int:
+    def at_most(self, ncores: int) -> int:
         """Return how many slots ``ncores=`` means: so many of all ranks together, or all but so many."""
-        if ncores is None:
-            return self._total
         return ncores if ncores > 0 else max(1, self._total + ncores)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse those of one survey: the ranks have their worker processes for all."""
+        refuse_unknown_settings("mpi", settings, SETTINGS)
+        for name, value in settings.items():
+            if value != self._settings.get(name):
+                raise OptionError(
+                    f"mpi={{{name!r}: {value!r}}}: {name} is for init(), because all surveys of a session have the "
+                    "same worker processes"
+                )
 
     def resources(self) -> dict[str, Any]:
         """Return the slots, the memory of all nodes in bytes, and what each rank has."""

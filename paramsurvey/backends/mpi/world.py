@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from paramsurvey.backends.base import installed
 from paramsurvey.errors import BackendError
 from paramsurvey.version import __version__
 
@@ -70,13 +71,8 @@ def find_world() -> World:
     BackendError
         mpi4py or an MPI library is missing, or does not fit the launcher.
     """
-    try:
+    with installed("mpi", "mpi4py", ", and an MPI library, e.g. pip install mpich"):
         import mpi4py
-    except ImportError as exc:
-        raise BackendError(
-            "the backend 'mpi' needs mpi4py: pip install 'paramsurvey[mpi]', and an MPI library, e.g. pip install "
-            f"mpich ({exc})"
-        ) from exc
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as exc:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from types import MappingProxyType
 from typing import Any
 
 from paramsurvey.backends.multiprocessing.constants import ConstantStore, PublishedFile, make_folder
 from paramsurvey.backends.multiprocessing.pool import Pool
 from paramsurvey.engine.records import TaskOptions
+from paramsurvey.errors import OptionError
 
 THREADS_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -26,6 +28,57 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cores(ncores: int | None) -> int:
+    """Return how many cores ``ncores=`` means on this machine; at least 1."""
+    available = available_cores()
+    if ncores is None:
+        return available
+    return ncores if ncores > 0 else max(1, available + ncores)
+
+
+def open_multiprocessing(settings: Mapping[str, Any], ncores: int | None) -> MultiprocessingBackend:
+    """Open the backend with as many slots as ``ncores=`` means.
+
+    Raises
+    ------
+    OptionError
+        A setting is unknown.
+    """
+    refuse_settings(settings)
+    return MultiprocessingBackend(cores(ncores))
+
+
+WITHOUT_EFFECT = ("processes", "context")
+"""Keywords of `multiprocessing.Pool` that programs may still give, and that change nothing: ``ncores=`` has always
+overridden the first, and our processes are fresh whatever the second says."""
+INSTEAD = MappingProxyType(
+    {
+        "maxtasksperchild": "give max_tasks_per_child=",
+        "initializer": "have the worker do that when it is first called in a process",
+        "initargs": "have the worker do that when it is first called in a process",
+    }
+)
+"""What to give in place of other keywords of `multiprocessing.Pool`, which did have an effect."""
+
+
+def refuse_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what was given as ``multiprocessing={...}``: there are no settings.
+
+    Raises
+    ------
+    OptionError
+        There is one, and it is not one of those `WITHOUT_EFFECT`.
+    """
+    for name in settings:
+        if name not in WITHOUT_EFFECT:
+            remedy = INSTEAD.get(
+                name, "it has none: options such as ncores= and max_tasks_per_child= stand by themselves"
+            )
+            raise OptionError(
+                f"multiprocessing={{{name!r}: ...}}: the backend 'multiprocessing' has no such setting; {remedy}"
+            )
 
 
 class MultiprocessingBackend:
@@ -50,6 +103,14 @@ class MultiprocessingBackend:
     def slots(self) -> int:
         """Return how many submissions can run at once."""
         return self._slots
+
+    def at_most(self, ncores: int) -> int:
+        """Return how many processes ``ncores=`` means: a survey may have more than the session was opened with."""
+        return cores(ncores)
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse them: there are none."""
+        refuse_settings(settings)
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant where every worker process can map it."""

@@ -37,7 +37,7 @@ import attrs
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from paramsurvey.backends.multiprocessing.backend import available_cores
+from paramsurvey.backends.multiprocessing.backend import available_cores, cores
 from paramsurvey.backends.ray import remote
 from paramsurvey.backends.ray.constants import PublishedObject, RemoteValue
 from paramsurvey.backends.ray.demands import OF_INIT, Demand, Node, demand_of, refuse_if_impossible, room
@@ -103,7 +103,7 @@ class RayBackend:
         What was given as ``ray={...}`` to `init`: ``address``, ``init`` (further keywords of ``ray.init``), and what
         every task asks for unless it is said otherwise.
     ncores : int, optional
-        How many cores of this machine a Ray of our own has.
+        How many cores of this machine a Ray of our own has, or, if negative, how many it leaves unused.
     verbose : bool
         Whether Ray may say what it likes.
 
@@ -146,7 +146,7 @@ class RayBackend:
         self._loop: asyncio.AbstractEventLoop | None = None  # in which streams are listened to
         self._listeners: set[asyncio.Task[None]] = set()
         head = find_head(self._of_init["address"], os.environ, Path.home())
-        CONNECTION.join(head, ncores, self._of_init["init"] or {}, verbose=verbose)
+        CONNECTION.join(head, None if ncores is None else cores(ncores), self._of_init["init"] or {}, verbose=verbose)
         try:
             self.demand(settings)
         except OptionError:
@@ -182,12 +182,16 @@ class RayBackend:
         key = repr(settings)
         if key not in self._demands:
             for name in OF_INIT:
-                if settings.get(name) != self._of_init[name]:
+                if settings.get(name) not in (None, self._of_init[name]):
                     raise OptionError(f"ray={{{name!r}: ...}} is for init(): there is one Ray for all surveys")
             demand = demand_of(settings, "ray=")
             refuse_if_impossible(demand, [] if _can_grow() else self.nodes(), f"ray={_of_task(settings)}")
             self._demands[key] = demand
         return self._demands[key]
+
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Refuse what is unknown or impossible, what no node can give, and what is for `init` alone."""
+        self.demand(settings)
 
     def at_most(self, ncores: int) -> int | None:
         """Return how many slots ``ncores=`` means; None for all of a Ray of our own."""

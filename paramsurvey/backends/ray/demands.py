@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from paramsurvey.errors import OptionError
-from paramsurvey.options import shown
+from paramsurvey.options import nearest_or_all, shown
 
 OF_INIT = ("address", "init")
 """Settings that are for `init` alone: where to join, and further keywords of ``ray.init``."""
@@ -131,14 +131,14 @@ def demand_of(settings: Mapping[str, Any], where: str) -> Demand:
     >>> demand_of({"num_gpu": 1}, "ray=")
     Traceback (most recent call last):
         ...
-    paramsurvey.errors.OptionError: ray={'num_gpu': 1}: there is no setting 'num_gpu'; there are: 'name', 'num_cpus', \
-'num_cores', 'num_gpus', 'memory', 'resources', and for init() 'address', 'init'
+    paramsurvey.errors.OptionError: ray={'num_gpu': 1}: the backend 'ray' has no setting 'num_gpu'; did you mean \
+'num_gpus'?
     """
     for name in settings:
         if name not in OF_A_TASK and name not in OF_INIT:
             raise OptionError(
-                f"{where}{shown(dict(settings))}: there is no setting {name!r}; there are: "
-                f"{', '.join(map(repr, OF_A_TASK))}, and for init() {', '.join(map(repr, OF_INIT))}"
+                f"{where}{shown(dict(settings))}: the backend 'ray' has no setting {name!r}; "
+                f"{nearest_or_all(name, (*OF_A_TASK, *OF_INIT))}"
             )
     if settings.get("num_cpus") is not None and settings.get("num_cores") is not None:
         raise OptionError(f"{where}{shown(dict(settings))}: num_cores is another name for num_cpus; give one of them")

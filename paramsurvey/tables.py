@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -31,8 +31,7 @@ from paramsurvey.engine.columns import (
     part_of,
     pset_at,
     psets_of,
-    typed,
-    unpack,
+    stacked,
 )
 from paramsurvey.engine.records import ChunkRows, Part
 from paramsurvey.errors import PsetError
@@ -208,9 +207,9 @@ def concatenated(tables: Sequence[Table]) -> Table:
         return table if table.index is None else attrs.evolve(table, index=None)
     keys = tuple(dict.fromkeys(chain.from_iterable(table.keys for table in tables)))
     if all(table.keys == keys for table in tables):
-        columns = [_concatenated(list(pieces)) for pieces in zip(*(table.columns for table in tables), strict=True)]
+        columns = [stacked(list(pieces)) for pieces in zip(*(table.columns for table in tables), strict=True)]
     else:
-        columns = [_concatenated([_column_or_holes(table, key) for table in tables]) for key in keys]
+        columns = [stacked([_column_or_holes(table, key) for table in tables]) for key in keys]
     typed: dict[Hashable, pd.Series[Any]] = {}
     for key in dict.fromkeys(chain.from_iterable(table.typed for table in tables)):
         series = _stacked_series([table for table in tables if table.count] or tables, key)
@@ -344,7 +343,7 @@ def joined(psets: Table, parts: list[tuple[int, Part]]) -> tuple[Table, np.ndarr
     parts = sorted(parts, key=lambda item: item[0])
     rows = _answered(parts, psets.count)
     keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
-    columns = [_concatenated([_column_of(part, key) for _, part in parts]) for key in keys]
+    columns = [stacked([_column_of(part, key) for _, part in parts]) for key in keys]
     answers = Table(keys, columns, psets.count if rows is None else len(rows))
     if rows is not None and (rows[1:] < rows[:-1]).any():  # a row that was tried again came after those beside it
         order = np.argsort(rows)
@@ -399,42 +398,3 @@ def _column_of(part: Part, key: Hashable) -> Column:
     if key in part.keys:
         return part.columns[part.keys.index(key)]
     return [HOLE] * (part.count - len(part.failures))
-
-
-def _concatenated(columns: list[Column]) -> Column:
-    if set(map(type, columns)) == {list}:
-        return typed(list(chain.from_iterable(columns)))
-    columns = [_comparable(column) for column in _lists_joined(columns)]
-    kinds = {_kind(column) for column in columns}
-    if len(kinds) == 1 and isinstance(columns[0], array):
-        whole = array(columns[0].typecode)
-        for column in columns:
-            whole += column  # type: ignore[arg-type]
-        return whole
-    if len(kinds) == 1 and isinstance(columns[0], np.ndarray):
-        return np.concatenate(columns)
-    values: list[Any] = []
-    for column in columns:
-        values += unpack(column)
-    return values
-
-
-def _comparable(column: Column) -> Column:
-    if isinstance(column, memoryview):
-        return part_of(column, 0, len(column))
-    return typed(column) if isinstance(column, list) else column
-
-
-def _lists_joined(columns: list[Column]) -> Iterator[Column]:
-    """Make one list of lists that follow one another: short parts come as lists."""
-    for is_list, run in groupby(columns, lambda column: isinstance(column, list)):
-        if is_list:
-            yield list(chain.from_iterable(run))
-        else:
-            yield from (column for column in run if len(column))
-
-
-def _kind(column: Column) -> str:
-    if isinstance(column, array):
-        return column.typecode
-    return str(column.dtype) if isinstance(column, np.ndarray) else "objects"

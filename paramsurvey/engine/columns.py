@@ -20,9 +20,9 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -105,10 +105,14 @@ def pack(values: list[Any]) -> Column:
 
 def typed(values: list[Any]) -> Column:
     """Make a typed array of a list of values, if one can hold them without changing any."""
-    kinds = set(map(type, values))
+    return typed_as(set(map(type, values)), values)
+
+
+def typed_as(kinds: Set[type], values: list[Any]) -> Column:
+    """Do the same for values whose types are known already."""
     if len(kinds) != 1:
         return values
-    kind = kinds.pop()
+    [kind] = kinds
     if kind is int:
         try:
             return array("q", values)
@@ -127,6 +131,48 @@ def _pack_numpy(kind: type, values: list[Any]) -> Column:
         packed: Column = np.array(values, dtype=kind)
         return packed
     return values
+
+
+def stacked(columns: list[Column]) -> Column:
+    """Put columns under one another, as one that is typed if all of them can be."""
+    if set(map(type, columns)) == {list}:
+        return typed(list(chain.from_iterable(columns)))
+    columns = [_comparable(column) for column in _lists_joined(columns)]
+    kinds = set(map(_form, columns))
+    if len(kinds) == 1 and isinstance(columns[0], array):
+        whole = array(columns[0].typecode)
+        for column in columns:
+            whole += column  # type: ignore[arg-type]
+        return whole
+    if len(kinds) == 1 and not isinstance(columns[0], list):
+        joined: Column = sys.modules["numpy"].concatenate(columns)
+        return joined
+    values: list[Any] = []
+    for column in columns:
+        values += unpack(column)
+    return values
+
+
+def _comparable(column: Column) -> Column:
+    if isinstance(column, memoryview):
+        return part_of(column, 0, len(column))
+    return typed(column) if isinstance(column, list) else column
+
+
+def _lists_joined(columns: list[Column]) -> Iterator[Column]:
+    """Make one list of lists that follow one another: short parts come as lists."""
+    for is_list, run in groupby(columns, lambda column: isinstance(column, list)):
+        if is_list:
+            yield list(chain.from_iterable(run))
+        else:
+            yield from (column for column in run if len(column))
+
+
+def _form(column: Column) -> str:
+    """Say what holds the values of a column: two of one form can be put together as they are."""
+    if isinstance(column, array):
+        return column.typecode
+    return "objects" if isinstance(column, list) else str(column.dtype)  # type: ignore[union-attr] # numpy's
 
 
 def unpack(column: Column) -> list[Any]:
@@ -166,9 +212,9 @@ def columns_of(rows: Sequence[Mapping[Hashable, Any]]) -> tuple[Keys, list[Colum
 
 def columns_if_uniform(rows: Sequence[Mapping[Hashable, Any]], keys: Keys) -> list[list[Any]] | None:
     """Return the values by key if every row has exactly these keys, in any order; else None."""
-    if set(map(len, rows)) != {len(keys)}:
+    if sum(map(len, rows)) != len(keys) * len(rows):
         return None
-    try:
+    try:  # with so many items in all, no row that has all of the keys can have another one
         return [list(map(itemgetter(key), rows)) for key in keys]
     except KeyError:
         return None
@@ -176,13 +222,13 @@ def columns_if_uniform(rows: Sequence[Mapping[Hashable, Any]], keys: Keys) -> li
 
 def all_have_exactly(rows: Sequence[Mapping[Hashable, Any]], keys: Keys) -> bool:
     """Tell whether every row has these keys and no others, in any order."""
-    if set(map(len, rows)) != {len(keys)}:
-        return not rows
-    if keys:
-        try:
-            deque(map(itemgetter(*keys), rows), maxlen=0)
-        except KeyError:
-            return False
+    if sum(map(len, rows)) != len(keys) * len(rows):
+        return False
+    try:
+        for key in keys:
+            deque(map(itemgetter(key), rows), maxlen=0)
+    except KeyError:
+        return False
     return True
 
 

@@ -219,7 +219,7 @@ class DictRows:
     def __attrs_post_init__(self) -> None:
         self._keys = tuple(self._dicts[0]) if self._dicts else ()
         self._columns = [[] for _ in self._keys]
-        refuse_reserved(set[Hashable]().union(*self._dicts[:SLAB]))
+        refuse_reserved(_names_in(self._dicts[:SLAB]))
         self._fill(min(SLAB_AT_FIRST, self.count))
 
     def all_keys(self) -> Keys:
@@ -269,6 +269,17 @@ class DictRows:
                 return
             self._columns = list(map(_extended, self._columns, columns))
             self._filled += len(slab)
+
+
+def _names_in(dicts: list[Pset]) -> Iterable[Hashable]:
+    """Return the names in some dicts; only those in the first if all have as many, because then they are the same.
+
+    Nearly always, that is. To be sure takes half a millisecond for a slab, in which nobody computes anything; a dict
+    with as many names and others is seen when it becomes columns.
+    """
+    if dicts and sum(map(len, dicts)) == len(dicts) * len(dicts[0]):
+        return dicts[0]
+    return set[Hashable]().union(*dicts)
 
 
 def _extended(column: Column, values: list[Any]) -> Column:

@@ -356,6 +356,13 @@ def test_one_chunk_may_wait_behind_another_and_many_behind_trifling_ones():
     assert trifling.depth == 1
 
 
+def test_a_trifling_chunk_may_wait_as_long_as_every_slot_can_have_one():
+    source = Dispatcher(101, Chunker(2, most=10))
+    source.returned(source.take(), part(0, 1)._replace(seconds=[1e-6]))
+    depths = [source.depth for _ in range(10) if source.take()]
+    assert depths == [2] * 8 + [1] * 2  # with 90 rows left, 80 and so on
+
+
 def trifling(total, size, seconds=1e-6):
     """Return a dispatcher that knows how long a row takes."""
     source = dispatcher(total, size)

@@ -373,9 +373,10 @@ def test_a_reserved_name_in_the_last_pset_is_refused_before_anything_runs(serial
     assert ran == []
 
 
-def test_a_reserved_name_far_into_the_psets_loses_nothing_that_is_finished(serial):
+@pytest.mark.parametrize("last", [{"a": 1, "_kind": 2}, {"_kind": 2}])
+def test_a_reserved_name_far_into_the_psets_loses_nothing_that_is_finished(serial, last):
     with pytest.raises(PsetError, match="column '_kind'") as caught:
-        serial.map(lambda pset, *_: {"b": pset["a"]}, [{"a": i} for i in range(20_000)] + [{"a": 1, "_kind": 2}])
+        serial.map(lambda pset, *_: {"b": pset["a"]}, [{"a": i} for i in range(20_000)] + [last])
     results = caught.value.results
     assert len(results) > 0
     assert all(row["a"] == row["b"] for row in results.iterdicts())

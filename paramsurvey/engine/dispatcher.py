@@ -216,16 +216,20 @@ class Dispatcher:
     def depth(self) -> int:
         """How many chunks may be at a slot, one running and the others waiting behind it.
 
-        One chunk may wait, so that the slot need not wait for the driver, as long as there are plenty after it; and
-        many if they are over before the driver could send the next.
+        One chunk may wait, so that the slot need not wait for the driver, as long as there are plenty after it. If
+        they are over before the driver could send the next, many may; and one as long as there is one for every slot.
         """
         unsent = self.total - self._next
         if not self._trust or not unsent or not self.chunker.knows:
             return 1
         size = self.chunker.size(unsent + self.expected)
-        if unsent >= PLENTY_OF_TRIFLES * size * self.chunker.slots and self.chunker.is_trifling(size):
-            return MOST_QUEUED if self.chunker.fixed is None else 2  # trains
-        return 2 if unsent >= PLENTY * size * self.chunker.slots else 1
+        of_all_slots, are_trains = size * self.chunker.slots, self.chunker.fixed is not None
+        if self.chunker.is_trifling(size):
+            if unsent >= PLENTY_OF_TRIFLES * of_all_slots:
+                return 2 if are_trains else MOST_QUEUED
+            if unsent >= of_all_slots and not are_trains:
+                return 2
+        return 2 if unsent >= PLENTY * of_all_slots else 1
 
     def _train(self, size: int) -> int:
         """How many chunks of this size may go one behind the other to one slot: as many as are over in no time."""

@@ -39,6 +39,7 @@ IDLE_SECONDS = 0.02
 
 TICK_SECONDS = 0.5
 BREATH_SECONDS = 1e-4
+"""So long does a thread that works ahead leave room for the one that does the backend's work, if that is another."""
 WIND_DOWN_SECONDS = 0.1
 WIND_DOWN_WAITS = 3
 
@@ -455,18 +456,18 @@ class Loop:
 
     def _wait(self, patience: float | None = None) -> Message | None:
         """Wait for something to happen; None if it takes too long."""
-        idle = False
+        idle, drives = False, self._drivable is not None and self.may_drive()
         if patience is None:
             idle = self._occupied(len(self._busy)) < self._slots_now()
             patience = IDLE_SECONDS if idle and self._recallable else TICK_SECONDS
             if not self.inbox.qsize() and self.prepare():
-                idle, patience = False, BREATH_SECONDS
+                idle, patience = False, 0.0 if drives else BREATH_SECONDS
             if self._resting:
                 patience = min(patience, self._rest())
             if self.deadline is not None:
                 patience = min(patience, max(0.0, self.deadline - self.clock()))
         try:
-            if self._drivable is not None and self.may_drive():
+            if self._drivable is not None and drives:
                 self._drivable.drive(self.inbox.qsize, patience)
                 return self.inbox.get_nowait()
             return self.inbox.get(timeout=patience)

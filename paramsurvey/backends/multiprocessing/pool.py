@@ -73,6 +73,9 @@ from paramsurvey.errors import BackendError
 
 TICK_SECONDS = 0.05
 STANDBY_SECONDS = 0.02
+HANDOVER_SECONDS = 0.001
+"""So long is the pool's own thread given to let go of the reactor, also by somebody who has no time to wait: else he
+would hold the interpreter's lock that it needs for that, and nobody would read what has come."""
 MOST_GUARDS = 3
 PIPE_GRACE_SECONDS = 0.5
 LEAVE_SECONDS = 1.0
@@ -425,7 +428,7 @@ class Pool:
         if not self._reactor.acquire(blocking=False):
             self._driven_at = time.monotonic()  # the pool's own thread, if it has it, now stands by
             self._wake_up()
-            if not self._reactor.acquire(timeout=timeout):
+            if not self._reactor.acquire(timeout=max(timeout, HANDOVER_SECONDS)):
                 return False
         self._driving = True
         return True

@@ -25,6 +25,7 @@ from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_p
 import paramsurvey
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
+from paramsurvey.testing import Submitted
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 
@@ -513,3 +514,18 @@ def test_a_process_that_starts_is_waited_for_while_the_idle_are_used_up(session_
         pool._guard.send_signal(signal.SIGCONT)
     second.result(10)
     assert pool._numbers == 2
+
+
+def test_a_process_that_starts_runs_its_first_row_though_it_was_asked_back_if_the_idle_are_used_up(session_on):
+    """It would be sent to another process that starts, and be asked back again, on a busy machine hundreds of times."""
+    session = session_on()
+    backend = session._backend_for(session._options)
+    backend._pool._guard.send_signal(signal.SIGSTOP)
+    try:
+        chunk = Submitted(backend, plain_workers.double, [{"a": 1}, {"a": 2}])
+        backend.recall(chunk.future)
+    finally:
+        backend._pool._guard.send_signal(signal.SIGCONT)
+    chunk.future.result(10)
+    assert chunk.answers()[0] == {"double": 2}
+    assert len(chunk.answers()) == min(chunk.given_back, default=2)

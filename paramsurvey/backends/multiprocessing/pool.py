@@ -256,8 +256,8 @@ class Pool:
             if process is None:
                 return
             task = next(task for task in process.tasks if task.future is future)
-            process.slot[words.STOP] = max(task.ticket, process.slot[words.STOP])
-            process.slot[words.ATTENTION] = 1
+            if not self._is_in_good_hands(process, task):
+                _ask_to_stop(process, task)
             if task.settle_at is None:
                 self._settling += 1
             task.settle_at = time.monotonic() + words.SETTLE_SECONDS
@@ -622,19 +622,29 @@ class Pool:
             self._kill(process, partial(_timed_out, index, timeout))
         return min(TICK_SECONDS, timeout / 4)
 
+    def _is_in_good_hands(self, process: Process, task: Task) -> bool:
+        """Tell whether a task's first row is best left to its process, though that has yet to begin it.
+
+        So it is if another process would have to be started for the row, which is no quicker: on a busy machine, rows
+        would go from one process that starts to the next.
+        """
+        if task is not process.tasks[0] or not all(_is_used_up(idle, task.options) for idle in self._idle):
+            return False
+        ticket = process.slot[words.TICKET]
+        return ticket < task.ticket or (ticket == task.ticket and process.slot[words.INDEX] < 0)
+
     def _settle(self, process: Process, task: Task, completions: list[Completion]) -> None:
         """See how far a task has come that was asked to stop: the rows after that will not be run."""
+        if process.slot[words.STOP] < task.ticket:
+            if not self._is_in_good_hands(process, task):
+                _ask_to_stop(process, task)
+                task.settle_at = time.monotonic() + words.SETTLE_SECONDS
+            return
         if process.slot[words.TICKET] == task.ticket:
             index = process.slot[words.INDEX]
             if index == LOADING:
                 return  # look again
             first = index + 1 if index >= 0 else None
-        elif (
-            task is process.tasks[0]
-            and process.slot[words.TICKET] < task.ticket
-            and all(_is_used_up(idle, task.options) for idle in self._idle)
-        ):
-            return  # a process that starts: for these rows another one would have to be started, which is no quicker
         else:
             first = 0 if task is not process.tasks[0] or process.slot[words.TICKET] < task.ticket else None
         task.settle_at = None
@@ -736,6 +746,12 @@ class Pool:
             if process.pid is not None:
                 _kill_group(process.pid)
             self._process_ended(process.number, -signal.SIGKILL)
+
+
+def _ask_to_stop(process: Process, task: Task) -> None:
+    """Have a process begin no other row of a task."""
+    process.slot[words.STOP] = max(task.ticket, process.slot[words.STOP])
+    process.slot[words.ATTENTION] = 1
 
 
 def _is_used_up(process: Process, options: TaskOptions) -> bool:

@@ -490,6 +490,15 @@ def test_a_drivable_backend_is_driven_by_the_thread_that_waits():
     assert driven.backend.woken == 1
 
 
+def test_answers_are_heard_also_if_slots_are_free_again_sooner_than_rows_are_made():
+    backend = DrivableBackend()
+    backend.at_submit = Submission.finish
+    driven = Driven(10_000, 1, backend=backend)
+    for row in range(5):
+        assert driven.step().start == row
+        assert len(backend.submissions) <= row + 4  # what has come, and what each slot has got since
+
+
 def test_a_drivable_backend_is_left_alone_where_an_exception_may_strike():
     driven = Driven(2, 1, backend=DrivableBackend())
     assert driven.step() is None

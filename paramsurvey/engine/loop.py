@@ -341,20 +341,24 @@ class Loop:
             yield self._news.popleft()
 
     def _fill(self) -> None:
-        """Send chunks while there is room and something to send."""
+        """Send chunks while there is room and something to send.
+
+        Not for ever, if slots are free again sooner than the next rows are made: what they have sent must be heard.
+        """
         if self._stirred:
             self._look_at_stirred()
         if self._for_itself is not None:
             return
         slots = self._slots_now()
         busy, most, room, last = len(self._busy), 0, 0, None
+        may_begin = slots  # at slots that are free
         while self._ready:
             lane = self._ready[0][1]
             if lane is not last:
                 depth, last = self._depth(lane), lane
                 most, room = slots * depth, lane.slots(slots) * depth
             queued = self._occupied(busy) >= slots
-            if queued and busy >= max(most, room):
+            if (busy >= max(most, room)) if queued else not may_begin:
                 return
             has_room = lane in self._lanes and (lane.room is None or lane.under_way < room)
             flight = lane.take(in_trains=self._may_queue(lane)) if has_room else None
@@ -366,6 +370,7 @@ class Loop:
             heapq.heapreplace(self._ready, (lane.place, lane))
             self._submit(lane, flight, may_queue=queued)
             busy += 1
+            may_begin -= not queued
         if not self._futures:
             self._send_for_itself()
 

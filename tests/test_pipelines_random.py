@@ -23,7 +23,7 @@ from paramsurvey.fingerprint import typed_bytes
 from paramsurvey.stages import rows as row_stages
 from paramsurvey.tables import table_of
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(300, method="signal")
 
 SETTINGS = {"suppress_health_check": list(HealthCheck)}
 NAN = float("nan")

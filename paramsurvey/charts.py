@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from paramsurvey.errors import BackendError, OptionError
+from paramsurvey.saving import file_for, png_axes
 
 Point: TypeAlias = tuple[float, float]
 
@@ -91,13 +91,7 @@ class Chart:
         BackendError
             If matplotlib is needed and is not installed.
         """
-        file = Path(path)
-        if file.suffix.lower() not in (".svg", ".png"):
-            raise OptionError(f"a chart cannot be saved as {str(file)!r}: end the name in .svg or .png")
-        if not file.parent.is_dir():
-            raise OptionError(
-                f"a chart cannot be saved as {str(file)!r}: there is no folder {str(file.parent)!r}; make it first"
-            )
+        file = file_for("a chart", path, (".svg", ".png"))
         if file.suffix.lower() == ".png":
             _save_png(self, file)
         else:
@@ -321,25 +315,10 @@ def _svg_shape(shape: _Shape) -> str:
 
 
 def _save_png(chart: Chart, file: Path) -> None:
-    """Draw with matplotlib, without touching what the user does with its pyplot."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise BackendError(
-            f"a chart cannot be saved as {str(file)!r} without matplotlib: pip install 'paramsurvey[plot]', "
-            "or save it as .svg"
-        ) from exc
-    width, height = _width(chart), _height(chart)
-    with mpl.rc_context({"text.usetex": False, "path.sketch": None, "path.effects": []}):
-        figure = Figure(figsize=(width / 72, height / 72), dpi=144, facecolor=_LIGHT["back"])
-        canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-        axes.axis("off")
+    size = (_width(chart), _height(chart))
+    with png_axes("a chart", file, size, ground=_LIGHT["back"], dpi=144) as axes:
         for place, shape in enumerate(_shapes(chart)):
             _png_shape(axes, shape, place)
-        canvas.print_png(str(file))  # type: ignore[no-untyped-call] # matplotlib has no types there
 
 
 def _png_shape(axes: Any, shape: _Shape, order: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, cast
 
-from paramsurvey.drawing import Box, Drawing, Kind
+from paramsurvey.drawing.boxes import Box, Drawing, Kind
 from paramsurvey.pipeline import Pipeline, Step
 from paramsurvey.results import MapResults, RunResults
 from paramsurvey.stats import readable_time

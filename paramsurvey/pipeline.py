@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import networkx as nx
 
-    from paramsurvey.drawing import Drawing
+    from paramsurvey.drawing.boxes import Drawing
     from paramsurvey.fused import Call, Change, Fused
     from paramsurvey.plans.plan import Plan
     from paramsurvey.results import RunResults

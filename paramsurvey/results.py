@@ -26,7 +26,7 @@ from paramsurvey.tables import Table, concatenated, frame_of, typed_column
 if TYPE_CHECKING:
     import os
 
-    from paramsurvey.drawing import Drawing
+    from paramsurvey.drawing.boxes import Drawing
     from paramsurvey.pipeline import Pipeline
 
 Pset: TypeAlias = dict[Hashable, Any]

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paramsurvey.drawing import Box, Drawing, _columns, _laid_out
+from paramsurvey.drawing.boxes import Box, Drawing
+from paramsurvey.drawing.layout import laid_out
+from paramsurvey.drawing.words import columns_of_text
 from paramsurvey.errors import BackendError, OptionError, StageError
 
 QUICK = settings(deadline=None, max_examples=60)
@@ -82,7 +84,7 @@ def drawings(draw):
 
 def assert_sound(drawing):
     """No two boxes overlap, each is inside the picture, and arrows go down, to the side only where no box is."""
-    layout = _laid_out(drawing)
+    layout = laid_out(drawing)
     for box in layout.boxes:
         assert box.x >= 0
         assert box.y >= 0
@@ -121,12 +123,12 @@ def test_boxes_do_not_overlap_and_arrows_go_down_beside_them_in_any_drawing(draw
 
 
 def middles(drawing):
-    return {placed.box.name: placed.x + placed.width / 2 for placed in _laid_out(drawing).boxes}
+    return {placed.box.name: placed.x + placed.width / 2 for placed in laid_out(drawing).boxes}
 
 
 def crossings(drawing):
     """Return how many pairs of arrows between the same two layers cross; those that share an end do not."""
-    steps = {step for route in _laid_out(drawing).routes for step in pairwise(route.points) if step[0][1] < step[1][1]}
+    steps = {step for route in laid_out(drawing).routes for step in pairwise(route.points) if step[0][1] < step[1][1]}
     return sum(
         one[0][1] == other[0][1] and (one[0][0] - other[0][0]) * (one[1][0] - other[1][0]) < 0
         for one, other in combinations(steps, 2)
@@ -151,19 +153,19 @@ def test_a_diamond_is_symmetrical():
 
 
 def test_branches_stand_side_by_side_in_the_order_in_which_they_were_given():
-    places = {placed.box.name: placed for placed in _laid_out(FAN).boxes}
+    places = {placed.box.name: placed for placed in laid_out(FAN).boxes}
     assert len({places[name].y for name in "bcdefghi"}) == 1
     assert [places[name].x for name in "bcdefghi"] == sorted(places[name].x for name in "bcdefghi")
 
 
 def test_a_source_stands_just_above_what_first_needs_it():
-    places = {placed.box.name: placed for placed in _laid_out(ARRAY).boxes}
+    places = {placed.box.name: placed for placed in laid_out(ARRAY).boxes}
     assert places["costs"].y > places["sources"].y + places["sources"].height
     assert places["costs"].y + places["costs"].height < places["join"].y
 
 
 def test_arrows_from_one_box_share_their_way():
-    layout = _laid_out(drawn("a>b b>c c>d d>e a>d a>e"))
+    layout = laid_out(drawn("a>b b>c c>d d>e a>d a>e"))
     ways = {(layout.boxes[each.start].box.name, layout.boxes[each.end].box.name): each.points for each in layout.routes}
     assert len(ways["a", "e"]) > len(ways["a", "d"]) > 5
     assert ways["a", "e"][:5] == ways["a", "d"][:5]
@@ -182,7 +184,7 @@ def test_a_chain_of_a_thousand_stages_with_long_arrows_can_be_drawn():
     names = [f"stage {number}" for number in range(1000)]
     arrows = [*pairwise(names), *((names[0], name) for name in names[100::100])]
     drawing = Drawing("", [Box(name, "map", name) for name in names], arrows)
-    ys = [placed.y for placed in _laid_out(drawing).boxes]
+    ys = [placed.y for placed in laid_out(drawing).boxes]
     assert ys == sorted(set(ys))
     assert len(ElementTree.fromstring(drawing.svg()).findall(f"{SVG}g")) == 1000
     assert len(drawing.text().splitlines()) == 1000
@@ -292,9 +294,9 @@ def contrast(one, other):
 
 
 def test_all_words_can_be_read_on_their_ground_in_both_schemes():
-    from paramsurvey.drawing import _DARK, _LIGHT
+    from paramsurvey.drawing.colours import DARK, LIGHT
 
-    for scheme in (_LIGHT, _DARK):
+    for scheme in (LIGHT, DARK):
         assert contrast(scheme.ink, scheme.back) > 4.5
         for paint in scheme.boxes.values():
             for word in (scheme.ink, scheme.dim, paint.word):
@@ -328,9 +330,9 @@ def test_the_middle_of_a_long_title_is_left_out():
 
 
 def test_a_box_is_wide_enough_for_its_words():
-    (wide,) = _laid_out(Drawing("", [Box("a", "table", "W" * 30)], [])).boxes
-    (narrow,) = _laid_out(Drawing("", [Box("a", "table", "i" * 30)], [])).boxes
-    (east,) = _laid_out(Drawing("", [Box("a", "table", "駅" * 15)], [])).boxes
+    (wide,) = laid_out(Drawing("", [Box("a", "table", "W" * 30)], [])).boxes
+    (narrow,) = laid_out(Drawing("", [Box("a", "table", "i" * 30)], [])).boxes
+    (east,) = laid_out(Drawing("", [Box("a", "table", "駅" * 15)], [])).boxes
     assert wide.width > 30 * 11
     assert narrow.width < wide.width / 2
     assert east.width > 15 * 13
@@ -463,7 +465,7 @@ def test_str_is_the_text():
 
 def test_no_line_is_longer_than_the_terminal():
     text = ARRAY.text(width=40)
-    assert max(_columns(line) for line in text.splitlines()) <= 40
+    assert max(columns_of_text(line) for line in text.splitlines()) <= 40
     assert text.splitlines()[2] == "● quality       map     ████████ 100 %…"
 
 
@@ -542,7 +544,7 @@ def test_a_png_has_the_colours_of_the_boxes(tmp_path):
 
     ARRAY.save(tmp_path / "a.png")
     pixels = (imread(tmp_path / "a.png")[:, :, :3] * 255).round().astype(int)
-    for placed in _laid_out(ARRAY).boxes:
+    for placed in laid_out(ARRAY).boxes:
         colour = pixels[int(2 * placed.y) + 8, int(2 * (placed.x + placed.width / 2))]
         expected = (
             "fdebdc"

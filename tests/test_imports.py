@@ -13,7 +13,7 @@ PACKAGE = Path(paramsurvey.__file__).parent
 
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = [
-    {"closing", "errors", "lazy", "version", "drawing", "charts"},
+    {"closing", "errors", "lazy", "version", "saving", "drawing", "charts"},
     {"fingerprint", "callables", "progress", "engine.columns", "engine.records", "engine.pickling", "engine.chunking"},
     {
         "engine.worker",

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from paramsurvey.drawing import Drawing
+from paramsurvey.drawing.boxes import Drawing
 from paramsurvey.pictures import box_of, drawn
 from paramsurvey.plans.words import readable_bytes
 from paramsurvey.stages.base import Columns

@@ -12,8 +12,9 @@ Of the blocks of an ``Ask(until="all")`` the stage is told when they are whole, 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
+from operator import or_
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -201,23 +202,24 @@ class Asked:
             self._note_lost(self._block_at(lost.row), lost)
 
     def _note_rows(self, block: Block, first: int, whole: Part, seconds: Iterator[float], attempt: int) -> None:
+        """Take note of what a stage is told as it comes: in few steps, because meanwhile slots may wait for it."""
         assert block.number is not None
         part = of_keys(whole, wanted=False)
-        failed = {row - part.first for row, _ in part.failures}
-        answers = psets_of(part.keys, part.columns, part.count - len(failed))
-        details = None if part is whole else _details_in(whole)
-        for place in range(part.count):
-            took = next(seconds, None)
-            if place not in failed:
-                number = block.number + first + place
-                self._rows.append((number, block.psets.pset(first + place) | next(answers)))
-                self.outstanding -= 1
-                if took is not None:
-                    self._seconds[number] = took
-                if attempt != 1:
-                    self._attempts[number] = attempt
-                if details is not None:
-                    self._details[number] = next(details)
+        places: Sequence[int] = range(first, first + part.count)
+        if part.failures:
+            failed = {first + row - part.first for row, _ in part.failures}
+            took = dict(zip(places, seconds, strict=False))
+            places = [place for place in places if place not in failed]
+            seconds = (took[place] for place in places if place in took)
+        numbers = [block.number + place for place in places]
+        answers = psets_of(part.keys, part.columns, len(numbers))
+        self._rows += zip(numbers, map(or_, map(block.psets.pset, places), answers), strict=True)
+        self._seconds.update(zip(numbers, seconds, strict=False))  # those of a part that was cut off go on
+        self.outstanding -= len(numbers)
+        if attempt != 1:
+            self._attempts.update(dict.fromkeys(numbers, attempt))
+        if part is not whole:
+            self._details.update(zip(numbers, _details_in(whole), strict=True))
 
     def _note_lost(self, block: Block, lost: Lost) -> None:
         block.left -= 1

@@ -51,8 +51,8 @@ def beamed(task: Task, state: State) -> Search:
             best = parents[ranked[0]]
             stop = task.too_little(chosen(task, beam[best], {ranked[0]: outcomes[ranked[0]]}, "gain", number))
         kept = [] if stop else ranked
-        seen = _seen_of_all(beam, outcomes, parents, known, kept)
-        task.rounds.append(Round(number, "add", seen, beam[0].members, beam[0].value))
+        look = partial(_seen_of_all, beam, outcomes, parents, known, kept)
+        task.rounds.append(Round(number, "add", look, beam[0].members, beam[0].value))
         if stop or first is None:
             break
         beam = [_grown(task, beam[parents[members]], members, outcomes, first.ties, number) for members in kept]
@@ -161,11 +161,15 @@ def _looked(
     if choice is not None and not stop:
         stop = why_not(choice, outcomes[choice.sets[0]])
     picked = () if stop or choice is None else choice.sets[:1]
-    seen = seen_of(state, outcomes, known, picked, task.spec.replicates)
-    if move == "remove":
-        seen = [attrs.evolve(each, changed=each.instead, instead=()) for each in seen]
-    task.rounds.append(Round(number, move, tuple(seen), state.members, state.value))
+    seen = _seen_taken_away if move == "remove" else seen_of
+    look = partial(seen, state, outcomes, known, picked, task.spec.replicates)
+    task.rounds.append(Round(number, move, look, state.members, state.value))
     return (None if stop else choice), stop
+
+
+def _seen_taken_away(*given: Any) -> list[Seen]:
+    """Return the rows of the trace, as `seen_of`, for sets from which somebody was taken away."""
+    return [attrs.evolve(each, changed=each.instead, instead=()) for each in seen_of(*given)]
 
 
 def _not_better_than(score: Any) -> Callable[[Choice, Outcome], str]:

@@ -137,6 +137,8 @@ class Metric:
 
 def number(value: Any) -> Any:
     """Return a metric as a number of Python's; None if it is none, or not a number."""
+    if type(value) is int or (type(value) is float and value == value):  # nearly always, and between two rounds
+        return value
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()
     if isinstance(value, bool):
@@ -168,11 +170,15 @@ class Book:
     spec: Greedy
     pool: Pool
     metric: Metric = attrs.field(init=False)
+    _told: tuple[Pset, ...] = attrs.field(init=False)  # of each candidate what a worker gets, but for the others
+    _others: Members = attrs.field(default=(), init=False)  # in the set that a worker was last told of,
+    _their_keys: list[Hashable] = attrs.field(factory=list, init=False)
     calls: int = attrs.field(default=0, init=False)
     slots: int | None = attrs.field(default=None, init=False)
     options: Mapping[str, Any] = attrs.field(init=False)
     _known: dict[Evaluation, Outcome] = attrs.field(factory=dict, init=False)
     _needed: dict[Evaluation, None] = attrs.field(factory=dict, init=False)
+    _sizes: set[int] = attrs.field(factory=set, init=False)  # of the sets among them
     _sent: list[tuple[Evaluation, Members, Pset]] = attrs.field(factory=list, init=False)  # told what finishes first
     _answered: set[Hashable] = attrs.field(factory=set, init=False)  # the keys of all answers
     _under_way: set[Evaluation] = attrs.field(factory=set, init=False)
@@ -182,6 +188,8 @@ class Book:
         self.options = self.spec.options
         if self.spec.replicates > 1:  # common random numbers: the seed is that of the replicate, whatever the set
             self.options = {**self.options, "seed_by": (self.spec.replicate,)}
+        named = zip(self.pool.rows, self.pool.keys, strict=True)
+        self._told = tuple({**row, self.spec.candidate: key} for row, key in named)
 
     # What is known
 
@@ -206,7 +214,11 @@ class Book:
 
     def note(self, need: Need) -> None:
         """Note that something was needed that is known."""
-        self._needed.update(dict.fromkeys(_evaluations_of(self, need)))
+        self._note_needed(_evaluations_of(self, need))
+
+    def _note_needed(self, evaluations: Mapping[Evaluation, Members]) -> None:
+        self._needed.update(dict.fromkeys(evaluations))
+        self._sizes.update(map(len, evaluations.values()))
 
     def new(self, sets: Iterable[Members], replicates: int = 1) -> int:
         """Count the evaluations that these would add to those that were needed."""
@@ -215,13 +227,14 @@ class Book:
 
     def needed(self, sets: Iterable[Members]) -> set[Members]:
         """Return those of these sets that the search has needed before."""
-        return {members for members in sets if (self.key(members), 0) in self._needed}
+        return {members for members in sets if len(members) in self._sizes and (self.key(members), 0) in self._needed}
 
     def outcome(self, members: Members, replicates: int = 1, first: int = 0) -> Outcome:
         """Return what is known of a set: of several replicates the means of their metrics."""
         key = self.key(members)
-        found = [self._known[key, each] for each in range(first, first + replicates)]
-        return found[0] if replicates == 1 else self._mean(found)
+        if replicates == 1:
+            return self._known[key, first]
+        return self._mean([self._known[key, each] for each in range(first, first + replicates)])
 
     def has_replicates(self, members: Members, replicates: int, first: int) -> bool:
         """Tell whether all of these are known."""
@@ -262,8 +275,8 @@ class Book:
     def fetch(self, need: Need) -> Generator[Ask, Any, None]:
         """Ask until all that is needed is known."""
         wanted = _evaluations_of(self, need)
-        self._needed.update(dict.fromkeys(wanted))
-        waiting = wanted.keys() - self._known.keys()
+        self._note_needed(wanted)
+        waiting = {each for each in wanted if each not in self._known}
         if not waiting:
             return
         batch = {each: members for each, members in wanted.items() if each in waiting and each not in self._under_way}
@@ -271,7 +284,7 @@ class Book:
             room = (self.slots or 1) - len(self._under_way) - len(batch)
             if need.ahead is not None and room > 0:
                 batch |= self._likely(need.ahead(), room, batch)
-            waiting.difference_update((yield from self._told(batch)))
+            waiting.difference_update((yield from self._asked(batch)))
             batch = {}
         self._refuse_if_none_has_the_metric(wanted)
 
@@ -288,7 +301,7 @@ class Book:
                 found[each] = members
         return found
 
-    def _told(self, batch: Mapping[Evaluation, Members]) -> Generator[Ask, Answers, list[Evaluation]]:
+    def _asked(self, batch: Mapping[Evaluation, Members]) -> Generator[Ask, Answers, list[Evaluation]]:
         """Ask for some more, and take what has come since; return what that is."""
         psets = [self.pset(members, each[1]) for each, members in batch.items()]
         self._sent += zip(batch, batch.values(), psets, strict=True)
@@ -324,10 +337,11 @@ class Book:
 
     def pset(self, members: Members, replicate: int) -> Pset:
         """Return what a worker gets to evaluate a set: the columns of its last member, and the keys of the others."""
-        whole = (*self.pool.start, *members)
-        row = dict(self.pool.rows[whole[-1]])
-        row[self.spec.candidate] = self.pool.keys[whole[-1]]
-        row[self.spec.picked] = [self.pool.keys[each] for each in whole[:-1]]
+        whole = members if not self.pool.start else (*self.pool.start, *members)
+        if whole[:-1] != self._others:  # of most sets the same as of the one before
+            self._others, self._their_keys = whole[:-1], [self.pool.keys[each] for each in whole[:-1]]
+        row = self._told[whole[-1]].copy()
+        row[self.spec.picked] = self._their_keys.copy()
         if self.spec.replicates > 1:
             row[self.spec.replicate] = replicate
         return row
@@ -362,8 +376,10 @@ class Book:
     def _refuse_if_none_has_the_metric(self, wanted: Collection[Evaluation]) -> None:
         """Tell a misspelt metric, which no answer has had so far, from evaluations that failed."""
         unknown = [name for name in self.names if name not in self._answered]
+        if not unknown or len(wanted) < 2:
+            return
         answers = [self._known[each].answers for each in wanted if self._known[each].answers]
-        if unknown and answers and len(wanted) > 1:
+        if answers:
             raise StageError(
                 f"stage {self.spec.name!r}: no answer has the metric {unknown[0]!r}; "
                 f"{nearest_or_all(str(unknown[0]), [str(name) for name in answers[0]])}"
@@ -386,5 +402,8 @@ class Book:
 
 
 def _evaluations_of(book: Book, need: Need) -> dict[Evaluation, Members]:
+    key = tuple if book.spec.ordered else frozenset
+    if need.replicates == 1:
+        return {(key(members), need.first): members for members in need.sets}
     numbers = range(need.first, need.first + need.replicates)
-    return {(book.key(members), each): members for members in need.sets for each in numbers}
+    return {(key(members), each): members for members in need.sets for each in numbers}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -88,9 +89,9 @@ def _lazily(task: Task, state: State, rule: str) -> Search:
         choice = chosen(task, state, this.decisive(), rule, number)
         stop = task.failed(this.fresh.values()) or task.too_little(choice)
         picked = choice.sets if choice and not stop else ()
-        task.rounds.append(
-            Round(number, "add", this.seen(known, picked), state.members, state.value, label(task, rule))
-        )
+        task.pruned |= len(this.fresh) < len(moves)
+        look = partial(this.seen, known, picked)
+        task.rounds.append(Round(number, "add", look, state.members, state.value, label(task, rule)))
         if stop or choice is None:
             break
         if rule == "ratio":
@@ -262,7 +263,6 @@ class _LazyRound:
             each.members: each for each in seen_of(self.state, self.fresh, known, picked, self.task.spec.replicates)
         }
         pruned = [Seen(members, new_in(members, self.state), "pruned") for members in self.moves if members not in rows]
-        self.task.pruned |= bool(pruned)
         rows |= {each.members: each for each in pruned}
         bounds = {members: self.bound(members) for members in self.moves}
         return tuple(

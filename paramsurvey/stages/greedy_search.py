@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations, count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -196,11 +197,12 @@ def forward(task: Task, state: State, rule: str) -> Search:
         known = task.book.needed(moves)
         outcomes, left = yield from weighed(task, moves)
         choice = chosen(task, state, outcomes, rule, number)
-        everything = [*outcomes.values(), *(task.book.outcome(each.members, each.replicates) for each in left)]
-        stop = task.failed(everything) or task.failed(outcomes.values()) or task.too_little(choice)
+        others = (task.book.outcome(each.members, each.replicates) for each in left)
+        stop = task.failed([*outcomes.values(), *others]) if left else ""
+        stop = stop or task.failed(outcomes.values()) or task.too_little(choice)
         picked = choice.sets if choice and not stop else ()
-        seen = (*seen_of(state, outcomes, known, picked, task.spec.replicates), *left)
-        task.rounds.append(Round(number, "add", seen, state.members, state.value, label(task, rule)))
+        look = partial(seen_of, state, outcomes, known, picked, task.spec.replicates, left)
+        task.rounds.append(Round(number, "add", look, state.members, state.value, label(task, rule)))
         if stop or choice is None:
             break
         if rule == "ratio":
@@ -269,7 +271,7 @@ def chosen(task: Task, state: State, outcomes: Mapping[Members, Outcome], rule: 
     tied = [members for members, each in merits.items() if each == best]
     sets = _of_tied(task, state, tied, number)
     together = {each for members in sets for each in members}
-    others = [members for members in merits if not together.issuperset(members)]
+    others = [members for members in merits if members[-1] not in together or not together.issuperset(members)]
     runner_up = max(others, key=lambda members: merits[members], default=None)  # of equals the first
     margin = None if runner_up is None else difference(best[0], merits[runner_up][0])
     score = outcomes[sets[0]].score
@@ -347,9 +349,10 @@ def seen_of(
     known: set[Members],
     picked: Sequence[Members],
     replicates: int = 1,
+    left: Iterable[Seen] = (),
 ) -> list[Seen]:
-    """Return the rows of the trace for sets that were evaluated."""
-    return [
+    """Return the rows of the trace for sets that were evaluated in full, and for those that were `left` before."""
+    seen = [
         Seen(
             members=members,
             changed=new_in(members, state),
@@ -362,6 +365,7 @@ def seen_of(
         )
         for members, outcome in outcomes.items()
     ]
+    return [*seen, *left]
 
 
 @attrs.frozen(eq=False)

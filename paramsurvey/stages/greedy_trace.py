@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import attrs
@@ -56,9 +58,15 @@ class Seen:
     replicates: int = 1
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, slots=False)  # which cannot have cached properties before attrs 23.3
 class Round:
     """All that was looked at before one step.
+
+    Parameters
+    ----------
+    look : callable
+        Returns the sets that were looked at. It is called when somebody wants to see them: between two rounds, all
+        slots wait for the search.
 
     Attributes
     ----------
@@ -66,8 +74,6 @@ class Round:
         Of the round, from 1 on.
     move : str
         What was considered: to add, to remove, or to swap somebody.
-    seen : tuple of Seen
-        The sets.
     before : tuple of int
         The set at its beginning; of a beam the best.
     value : number or None
@@ -78,10 +84,15 @@ class Round:
 
     number: int
     move: Move
-    seen: tuple[Seen, ...]
+    look: Callable[[], Iterable[Seen]]
     before: Members
     value: Any
     rule: str = ""
+
+    @cached_property
+    def seen(self) -> tuple[Seen, ...]:
+        """The sets, as rows of the trace."""
+        return tuple(self.look())
 
     def with_picks(self, *picks: Members) -> Round:
         """Return the round with other picks: those that it had are given up."""
@@ -91,7 +102,7 @@ class Round:
             else attrs.evolve(each, picked=False, given_up=each.picked or each.given_up)
             for each in self.seen
         ]
-        return attrs.evolve(self, seen=tuple(seen))
+        return attrs.evolve(self, look=partial(tuple, seen))
 
 
 @attrs.frozen(eq=False)

@@ -153,6 +153,7 @@ class Survey(Node):
             assert self._work is not None
             self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self.is_held, self._work.own_columns)
         self._dispatcher.open = isinstance(feed, Arrivals | Asked) or self.sieve is not None
+        self._dispatcher.in_rounds = isinstance(feed, Asked)
         self._dispatcher.extend(feed.count if self.sieve is None else 0)
         self.progress.total = feed.count
         self._began = time.monotonic()

@@ -414,8 +414,8 @@ def test_no_chunk_waits_behind_another_towards_the_end():
 
 
 def steady(asked, slots=2):
-    """Return a dispatcher that has finished some rows of the same time, and is asked for so many more."""
-    source = Dispatcher(20, Chunker(slots), open=True)
+    """Return a dispatcher that has finished some rows of 2 ms each, and is asked for so many more."""
+    source = Dispatcher(20, Chunker(slots), open=True, in_rounds=True)
     for flight in all_of(source):
         source.returned(flight, part(0, 1)._replace(seconds=[2e-3], counts=[1]))
         assert source.ended(flight, None) == []
@@ -434,18 +434,41 @@ def test_no_slot_goes_without_if_there_are_more_rows_than_slots():
     assert [flight.chunk.count for flight in all_of(source)] == [2, 1, 1]
 
 
-def test_no_more_is_sent_at_once_after_something_has_returned():
-    source = steady(29)
-    first = source.take()
-    source.returned(first, part(0, 1)._replace(seconds=[2e-3], counts=[1]))
-    assert [flight.chunk.count for flight in all_of(source)] == [4, 3, 2, 2, 1, 1, 1]
+def test_a_slot_that_is_free_while_others_are_busy_is_through_when_they_are():
+    source = steady(14)
+    assert source.take().chunk.count == 7
+    source.extend(15)
+    source.now = 12e-3  # 6 of the 7 are done
+    assert source.take().chunk.count == 12  # 22 + 1 rows are left
+    source.now = 14e-3
+    assert source.take().chunk.count == 10
+    assert source.take() is None
 
 
-def test_rows_that_come_while_others_are_under_way_are_sent_in_guided_chunks():
-    source = steady(2)
-    assert [flight.chunk.count for flight in all_of(source)] == [1, 1]
-    source.extend(8)
-    assert source.take().chunk.count == 2
+def test_a_slot_that_is_late_is_not_owed_more_than_it_has():
+    source = steady(14)
+    assert source.take().chunk.count == 7
+    source.now = 1.0
+    assert source.take().chunk.count == 4  # half of what is left
+
+
+def test_a_first_round_is_sent_in_shares_as_soon_as_it_is_known_to_be_even():
+    source, ends, sizes = Dispatcher(30, Chunker(2), open=True, in_rounds=True), {}, []
+    while source.finished < 30:
+        while len(ends) < 2 and (flight := source.take()) is not None:
+            sizes.append(flight.chunk.count)
+            ends[flight] = source.now + 2e-3 * sizes[-1]
+        flight = min(ends, key=ends.get)
+        source.now, count = ends.pop(flight), flight.chunk.count
+        source.returned(flight, part(0, count)._replace(seconds=[2e-3] * count, counts=[1] * count))
+        assert source.ended(flight, None) == []
+    assert (sizes, source.now) == ([1, 1, 7, 6, 4, 7, 4], pytest.approx(30e-3))
+
+
+def test_chunks_of_what_nobody_waits_for_as_a_whole_are_guided():
+    source = steady(30)
+    source.in_rounds = False
+    assert [flight.chunk.count for flight in all_of(source)][:4] == [8, 6, 4, 3]
 
 
 def test_what_is_too_much_of_an_even_share_is_taken_back():

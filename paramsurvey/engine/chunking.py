@@ -8,8 +8,9 @@ psets than slots always runs them all at once.
 
 Guided chunks are right for psets of which nobody knows how long they take. But between two chunks a slot waits 0.3 to
 0.5 ms for the driver, four or five times in a round of some dozens of psets. If shares of equal size are known to take
-nearly the same time, and nothing is under way, each slot has its whole share at once: so it is, after the first
-round, for stages that ask in rounds. What was wrongly taken for even is taken back from the slot that has too much.
+nearly the same time, each slot that is free has its whole share at once of what is left: so it is, from the middle of
+the first round on, for stages that ask in rounds. What was wrongly taken for even is taken back from the slot that has
+too much.
 """
 
 from __future__ import annotations
@@ -122,10 +123,13 @@ class Chunker:
             return False
         return self._times.spread_of(share) <= EVEN_SECONDS and share <= self._rows_in(TARGET_SECONDS)
 
+    def rows_done_in(self, seconds: float) -> float:
+        """Tell how many rows a slot can run in such a time."""
+        return seconds * self._rows / (self._seconds + 1e-9)
+
     def _rows_in(self, seconds: float) -> int:
-        by_time = seconds * self._rows / (self._seconds + 1e-9)
         by_size = TARGET_BYTES * self._rows / (self._bytes + 1.0)
-        return int(min(by_time, by_size))
+        return int(min(self.rows_done_in(seconds), by_size))
 
     @property
     def knows(self) -> bool:

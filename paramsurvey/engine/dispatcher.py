@@ -23,6 +23,7 @@ whoever drives it says (`now`). A row that wants all memory for itself is not gi
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from typing import NamedTuple
 
@@ -51,6 +52,8 @@ MOST_QUEUED = 8
 LONGEST_TRAIN = 32
 PLENTY, PLENTY_OF_TRIFLES = 3, 8
 """Chunks that every slot can still expect, if one or more are to wait at a slot that is busy."""
+ROUGHLY = 0.25
+"""By so much of a row a fair share may be too small: how far the others have come is not known to the row."""
 MOST_DEATHS = 3
 MOST_STARTS = 3
 DOUBTFUL_START = 0.1
@@ -62,6 +65,7 @@ class Flight:
     """A chunk under way: what of it has returned, and how far it is still expected to come."""
 
     chunk: Chunk
+    since: float  # when it was sent, or something of it returned
     returned: int  # rows of the chunk, from its beginning
     limit: int  # rows of the chunk that are still this flight's
     together: int = 0  # rows that come back together, if it is a train
@@ -118,6 +122,7 @@ class Dispatcher:
     chunker: Chunker
     retries: Retries = attrs.field(default=Retries())
     now: float = 0.0  # the time, if anybody needs it
+    in_rounds: bool = False  # rows come when those before are through: somebody waits for the last of them
     open: bool = False  # more rows may come,
     expected: int = 0  # at least so many, as far as is known
     _next: int = attrs.field(default=0, init=False)
@@ -129,7 +134,7 @@ class Dispatcher:
     _for_themselves: deque[Chunk] = attrs.field(factory=deque, init=False)  # rows beside which nothing may run
     _had_all: set[int] = attrs.field(factory=set, init=False)  # rows that have run so
     _tried: dict[int, list[Failure]] = attrs.field(factory=dict, init=False)  # how rows failed that are tried again
-    _shares: int = attrs.field(default=0, init=False)  # to be sent before anything returns
+    _since: float = attrs.field(default=0.0, init=False)  # the sum of these times over all flights
     _starts_failed: float = attrs.field(default=0.0, init=False)
     start_error: str = attrs.field(default="", init=False)
     _trust: bool = attrs.field(default=True, init=False)
@@ -182,15 +187,16 @@ class Dispatcher:
         return None
 
     def _share(self) -> int:
-        """Return how many rows the next slot gets if each has its share at once; 0 if they are not sent so."""
-        unsent = self.total - self._next
-        if not self.active:
-            self._shares = self.chunker.slots if self.chunker.can_share(unsent) else 0
-        if not self._shares:
+        """Return how many rows a slot gets if all slots are to be through at once; 0 if nobody knows.
+
+        Those who are busy have done by now what they can have done since they were last heard of.
+        """
+        unsent, slots, flights = self.total - self._next, self.chunker.slots, len(self._flights)
+        if not (self.in_rounds and self._trust and self.chunker.can_share(unsent)):
             return 0
-        share = -(-unsent // self._shares)
-        self._shares -= 1
-        return share
+        left = max(0.0, self.active - self.chunker.rows_done_in(flights * self.now - self._since))
+        share = math.ceil((unsent + left) / slots - ROUGHLY)
+        return min(share, unsent - max(0, slots - flights - 1))  # nobody goes without
 
     def take_for_itself(self) -> Flight | None:
         """Return a row beside which nothing may run, if there is one."""
@@ -206,8 +212,9 @@ class Dispatcher:
         return self._resting[0][0] if self._resting else None
 
     def _fly(self, chunk: Chunk, together: int = 0) -> Flight:
-        flight = Flight(chunk, returned=0, limit=chunk.count, together=together)
+        flight = Flight(chunk, self.now, returned=0, limit=chunk.count, together=together)
         self._flights.add(flight)
+        self._since += self.now
         self._recallable.add(flight)
         self.active += chunk.count
         return flight
@@ -249,13 +256,14 @@ class Dispatcher:
         """A part of a flight has come; return what was taken of it."""
         self._starts_failed = 0.0
         self._trust = True
-        self._shares = 0
         seconds = self.chunker.learn_times(part.seconds, part.counts)
         self.chunker.learn(part.count, seconds, part.size)
         count = min(part.count, flight.limit - part.first)
         if flight not in self._flights or count <= 0:
             return None
         part = part if count == part.count else cut_out(part, 0, count)
+        self._since += self.now - flight.since
+        flight.since = self.now
         start = flight.chunk.start + part.first
         self.active -= part.first + count - flight.returned
         flight.returned = part.first + count
@@ -318,6 +326,7 @@ class Dispatcher:
             return []
         self._flights.discard(flight)
         self._recallable.discard(flight)
+        self._since -= flight.since
         self.active -= flight.outstanding
         rest = range(flight.returned, flight.limit)
         lost: list[Lost] = []
@@ -392,6 +401,7 @@ class Dispatcher:
         self._resting.clear()
         self._for_themselves.clear()
         self._flights.clear()
+        self._since = 0.0
         self._recallable.clear()
         self.active = 0
         self._next = self.total = self.finished + self.failures

@@ -355,7 +355,7 @@ class Loop:
         while self._ready:
             lane = self._ready[0][1]
             if lane is not last:
-                depth, last = self._depth(lane), lane
+                depth, last, lane.dispatcher.now = self._depth(lane), lane, self.clock()
                 most, room = slots * depth, lane.slots(slots) * depth
             queued = self._occupied(busy) >= slots
             if (busy >= max(most, room)) if queued else not may_begin:

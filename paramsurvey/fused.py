@@ -12,8 +12,8 @@ rows would stream through them; or they can run one after the other where the wo
   driver and back.
 
 The price: a stage has no time-out, retries or seed of its own, which are refused; and it must make one row of one. What
-dies or hangs is the evaluation; what raises is said with the name of its stage. Row-wise stages need pandas where they
-run, which each worker process imports once; map stages alone need nothing.
+raises, dies or hangs is the evaluation, and is said with the name of the stage that it was in. Row-wise stages need
+pandas where they run, which each worker process imports once; map stages alone need nothing.
 """
 
 from __future__ import annotations
@@ -121,6 +121,11 @@ class Fused:
         """What surveys are called that call it."""
         return self.name
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What its stages are called: who is killed in the middle of one has only told its number."""
+        return tuple(stage.name for stage in self.stages)
+
     def __call__(self, pset: dict[Hashable, Any], system_kwargs: Mapping[str, Any], user_kwargs: Any) -> dict[Any, Any]:
         """Return what the last stage has beside the pset.
 
@@ -129,20 +134,32 @@ class Fused:
         StageError
             A stage has raised, and which.
         """
-        row = pset
-        for stage in self.stages:
-            try:
-                row = stage.row(row, system_kwargs, user_kwargs)
-            except BaseException as exc:
-                if is_ctrl_c(exc):
-                    raise
-                text = str(exc) if isinstance(exc, StageError) else safe_repr(exc)
-                text = text if repr(stage.name) in text else f"stage {stage.name!r}: {text}"
-                raise StageError(text) from exc
+        row, note = pset, getattr(system_kwargs, "note_stage", _nobody_listens)
+        try:
+            for number, stage in enumerate(self.stages, 1):
+                note(number)
+                row = self._row(stage, row, system_kwargs, user_kwargs)
+        finally:
+            note(0)
         return dict(self._answer(pset, row))
+
+    @staticmethod
+    def _row(stage: Call | Change, row: dict[Hashable, Any], system_kwargs: Any, user_kwargs: Any) -> dict[Any, Any]:
+        try:
+            return stage.row(row, system_kwargs, user_kwargs)
+        except BaseException as exc:
+            if is_ctrl_c(exc):
+                raise
+            text = str(exc) if isinstance(exc, StageError) else safe_repr(exc)
+            text = text if repr(stage.name) in text else f"stage {stage.name!r}: {text}"
+            raise StageError(text) from exc
 
     @staticmethod
     def _answer(pset: dict[Hashable, Any], row: dict[Hashable, Any]) -> Iterator[tuple[Hashable, Any]]:
         for key, value in row.items():
             if key not in pset or not same(value, pset[key]):
                 yield key, value
+
+
+def _nobody_listens(_number: int) -> None:
+    """Take note of a stage where no backend watches: somebody calls the worker by hand."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from greedy_run_workers import different, seed, word
+from greedy_run_workers import different, fails_in_every_way, seed, word
 from pipeline_workers import fails_at_three, half, square
 
 from paramsurvey import Pipeline
@@ -37,6 +37,31 @@ def test_an_evaluation_of_a_greedy_search_may_be_several_stages(session):
     best = session.greedy(evaluation, words, picks=2, metric="score", user_kwargs=["zoo"])
     assert (best.keys, best.value) == (["tea", "cup"], 12)
     assert set(best.missing["_exception"]) == {"""StageError("stage 'different': LookupError('zoo is not allowed')")"""}
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [Pipeline("e").map(word).map(fails_in_every_way), Pipeline("e").map(fails_in_every_way).map(word)],
+    ids=["second", "first"],
+)
+def test_an_evaluation_that_raises_dies_or_hangs_says_in_which_stage(evaluation, session):
+    where = "stage 'fails_in_every_way': "
+    texts, options = {"raises": f"""StageError("{where}ValueError('not this one')")"""}, {}
+    if session.backend == "multiprocessing":  # nobody can end the driver's own process
+        texts["dies"] = where + "its worker process died: it was ended by signal 9 (SIGKILL)"
+        texts["hangs"], options["timeout"] = where + "it took longer than timeout=0.3 s", 0.3
+    best = session.greedy(evaluation, ["ab", *texts], picks=1, metric="covered", **options)
+    missing = dict(zip(best.missing["candidate"], best.missing["_exception"], strict=True))
+    assert best.keys == ["ab"]
+    assert {key: text.split(";")[0] for key, text in missing.items()} == texts
+
+
+def test_a_death_is_put_down_to_no_stage_if_the_worker_has_none(session):
+    if session.backend == "serial":
+        pytest.skip("nobody can end the driver's own process")
+    session.map(Pipeline().map(square).map(half), ROWS)
+    [row] = session.map(fails_in_every_way, [{"candidate": "dies", "picked": []}]).missing.to_dict("records")
+    assert row["_exception"].startswith("its worker process died")
 
 
 def test_a_stage_that_asks_may_ask_a_pipeline(session):

@@ -25,6 +25,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import attrs
@@ -121,6 +122,7 @@ class Dispatcher:
     total: int
     chunker: Chunker
     retries: Retries = attrs.field(default=Retries())
+    stages: Sequence[str] = ()  # the names of the worker's, if it has several
     now: float = 0.0  # the time, if anybody needs it
     in_rounds: bool = False  # rows come when those before are through: somebody waits for the last of them
     open: bool = False  # more rows may come,
@@ -376,10 +378,11 @@ class Dispatcher:
         return []
 
     def _blame(self, flight: Flight, index: int, error: Died | TimedOut) -> list[Lost]:
+        text = f"stage {self.stages[error.stage - 1]!r}: {error}" if error.stage else str(error)
         if isinstance(error, TimedOut):
-            failure = Failure("timeout", str(error))
+            failure = Failure("timeout", text)
         else:
-            failure = Failure("died", str(error), for_memory=error.was_killed)
+            failure = Failure("died", text, for_memory=error.was_killed)
         verdict = self._judge(flight.chunk.start + index, failure)
         return [verdict] if verdict else []
 

@@ -210,8 +210,11 @@ class TaskLost(Exception):
 class Died(TaskLost):
     """The process that ran it died, at row `index` of the chunk if that is known.
 
-    If it was killed by a signal that no process can catch, the system may have been out of memory.
+    If it was killed by a signal that no process can catch, the system may have been out of memory. `stage` says in
+    which one it was, counted from 1, of a worker that has several; 0 if that is not known.
     """
+
+    stage = 0
 
     def __init__(self, index: int | None, text: str, *, was_killed: bool = False) -> None:
         super().__init__(text)
@@ -228,7 +231,9 @@ class DiedLoading(TaskLost):
 
 
 class TimedOut(TaskLost):
-    """A deadline passed while row `index` of the chunk was running."""
+    """A deadline passed while row `index` of the chunk was running; `stage` as in `Died`."""
+
+    stage = 0
 
     def __init__(self, index: int | None, text: str) -> None:
         super().__init__(text)

@@ -76,6 +76,11 @@ class Monitor(Protocol):
         ...
 
     @property
+    def stage(self) -> MutableSequence[int]:
+        """One int: in which stage a worker is that has several, counted from 1; else 0."""
+        ...
+
+    @property
     def can_flush(self) -> bool:
         """Whether parts can be sent ahead."""
         ...
@@ -97,6 +102,7 @@ class Unwatched:
     def __init__(self) -> None:
         self.index: MutableSequence[int] = [0]
         self.attention: MutableSequence[int] = [0]
+        self.stage: MutableSequence[int] = [0]
 
     def attend(self) -> tuple[bool, bool]:
         """Nobody wants anything."""
@@ -140,6 +146,10 @@ class SystemKwargs(Mapping[str, Any]):
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
         return dict, (dict(self),)
+
+    def note_stage(self, number: int) -> None:
+        """Say in which of its stages the worker is now, from 1 on, so that a death is put down to it; 0: in none."""
+        self._run.monitor.stage[0] = number
 
 
 def run_chunk(handle: Handle, rows: tuple[Any, ...], monitor: Monitor | None = None) -> Part:

@@ -67,6 +67,7 @@ class Loss(NamedTuple):
     row: int | None = None  # of the chunk
     traceback: str = ""
     was_killed: bool = False
+    stage: int = 0  # in which it was, of a worker that has several
 
     @classmethod
     def of(cls, error: BaseException) -> Loss:
@@ -77,12 +78,15 @@ class Loss(NamedTuple):
             getattr(error, "index", None),
             getattr(error, "traceback", ""),
             getattr(error, "was_killed", False),
+            getattr(error, "stage", 0),
         )
 
     def error(self) -> TaskLost | None:
         """Return the `TaskLost` again; None if it was none."""
         if self.kind in ("Died", "TimedOut"):
-            return (Died if self.kind == "Died" else TimedOut)(self.row, self.text)
+            error = (Died if self.kind == "Died" else TimedOut)(self.row, self.text)
+            error.stage = self.stage
+            return error
         if self.kind == "DiedLoading":
             return DiedLoading(self.text, was_killed=self.was_killed)
         if self.kind == "Killed":

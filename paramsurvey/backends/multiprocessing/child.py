@@ -38,6 +38,7 @@ class SlotMonitor:
         self._pipe = pipe
         self.index: MutableSequence[int] = slot[words.INDEX : words.INDEX + 1]  # type: ignore[assignment]
         self.attention: MutableSequence[int] = slot[words.ATTENTION : words.ATTENTION + 1]  # type: ignore[assignment]
+        self.stage: MutableSequence[int] = slot[words.STAGE : words.STAGE + 1]  # type: ignore[assignment]
 
     def begin(self, ticket: int) -> None:
         """A task has been taken from the pipe."""

@@ -719,6 +719,8 @@ class Pool:
                 error = DiedLoading(how_it_ended(code), was_killed=from_outside)
             else:
                 error = why(index)
+                if isinstance(error, Died | TimedOut):
+                    error.stage = process.slot[words.STAGE]
             endings.append((task, error))
         process.tasks.clear()
         self._places.append(process.place)

@@ -11,6 +11,7 @@ INDEX       worker      the row of its chunk that is running, or `LOADING` or `B
 ATTENTION   both        not 0: look at STOP and FLUSH
 STOP        driver      no task with a ticket up to this one begins another row
 FLUSH       both        not 0: send what is finished
+STAGE       worker      in which stage of a worker that has several the row is, counted from 1; else 0
 ==========  ==========  ======================================================================
 
 The worker lowers ATTENTION *before* it reads STOP and FLUSH, and the driver raises it *after* it wrote them: so no wish
@@ -30,7 +31,7 @@ import os
 
 SLOT_WORDS = 8
 SLOT_BYTES = 8 * SLOT_WORDS
-TICKET, INDEX, ATTENTION, STOP, FLUSH = range(5)
+TICKET, INDEX, ATTENTION, STOP, FLUSH, STAGE = range(6)
 SETTLE_SECONDS = 0.002
 
 

@@ -148,6 +148,7 @@ class Watch:
     def __init__(self, limits: Limits, rows: int) -> None:
         self.index: MutableSequence[int] = [BETWEEN]
         self.attention: MutableSequence[int] = [0]
+        self.stage: MutableSequence[int] = [0]
         self.parts: list[bytes] = []
         self.left: list[tuple[bytes, list[Any]]] = []
         self._leave = limits.leave

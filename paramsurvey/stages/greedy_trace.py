@@ -94,6 +94,10 @@ class Round:
         """The sets, as rows of the trace."""
         return tuple(self.look())
 
+    def __reduce__(self) -> tuple[type[Round], tuple[Any, ...]]:
+        """What travels has been looked at: what the search had to look with, the user's functions too, stays here."""
+        return Round, (self.number, self.move, partial(tuple, self.seen), self.before, self.value, self.rule)
+
     def with_picks(self, *picks: Members) -> Round:
         """Return the round with other picks: those that it had are given up."""
         seen = [

@@ -445,11 +445,11 @@ class DrivableBackend(FakeBackend):
 
     def __init__(self, slots=2):
         super().__init__(slots)
-        self.waiting, self.woken, self.driven = [], 0, 0
+        self.waiting, self.woken, self.driven, self.patience = [], 0, 0, None
         self.at_submit = self.waiting.append
 
     def drive(self, until, timeout):
-        self.driven += 1
+        self.driven, self.patience = self.driven + 1, timeout
         while self.waiting and not until():
             self.waiting.pop(0).finish()
 
@@ -503,6 +503,16 @@ def test_a_drivable_backend_is_left_alone_where_an_exception_may_strike():
     driven = Driven(2, 1, backend=DrivableBackend())
     assert driven.step() is None
     assert driven.backend.driven == 0
+
+
+def test_who_can_work_ahead_does_not_wait_for_the_backend_that_he_drives():
+    driven = Driven(2, 1, backend=DrivableBackend())
+    driven.loop.may_drive = lambda: True
+    driven.backend.at_submit = lambda submission: None
+    driven.start()
+    assert driven.backend.patience == 0.0
+    driven.step()
+    assert driven.backend.patience > 0.0
 
 
 def after_a_first_chunk_of(seconds, backend):

@@ -26,7 +26,8 @@ import threading
 import time
 import unittest
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import wraps
@@ -37,11 +38,11 @@ import attrs
 import numpy as np
 import psutil
 
-from paramsurvey.backends.base import Backend, what_it_lacks
+from paramsurvey.backends.base import Backend, Configurable, Elastic, Placing, what_it_lacks
 from paramsurvey.backends.serial import InProcess
-from paramsurvey.engine.columns import HOLE, RESERVED, SHORT, columns_of, psets_of, typed, unpack
+from paramsurvey.engine.columns import HOLE, RESERVED, SHORT, brought, columns_of, psets_of, typed, unpack
 from paramsurvey.engine.dispatcher import Lost
-from paramsurvey.engine.loop import thawed
+from paramsurvey.engine.loop import Drivable, thawed
 from paramsurvey.engine.pickling import dumps_by_value
 from paramsurvey.engine.records import (
     ChunkRows,
@@ -58,7 +59,7 @@ from paramsurvey.engine.records import (
     Work,
 )
 from paramsurvey.engine.worker import run_chunk, safe_repr
-from paramsurvey.errors import BackendError, StageError
+from paramsurvey.errors import BackendError, OptionError, StageError
 from paramsurvey.fingerprint import typed_bytes
 from paramsurvey.options import Options
 from paramsurvey.progress import MapProgress
@@ -94,9 +95,12 @@ from paramsurvey.testing_calls import (
     process_number,
     raise_a,
     refuse,
+    size_and_sum,
     stay,
+    stay_and_tell,
     stay_at_some,
     sum_of,
+    tell_process,
     tell_pset,
 )
 
@@ -108,6 +112,9 @@ if TYPE_CHECKING:
 Contract = TypeVar("Contract", bound="BackendContract")
 
 WAITS_IN_A_TEST = 4
+MOMENT = 0.2
+"""Seconds in which what must not happen would have happened."""
+NO_SETTING = "no_such_setting"
 MEGABYTE = 2**20
 
 
@@ -621,7 +628,173 @@ class BackendContract:
             return
         claim(False, "submit after close has not raised BackendError")
 
+    # What it says beyond that; where it does not, these tests are skipped
+
+    @bounded
+    def test_what_it_says_of_itself_can_be_understood(self) -> None:
+        """Its flags are True or False, and ``task_seconds`` is a number of seconds."""
+        with self.opened() as backend:
+            for name in ("can_kill", "can_replace", "runs_alone", "has_queue", "can_leave"):
+                says = getattr(backend, name, False)
+                claim(isinstance(says, bool), f"{name} is {says!r}, neither True nor False")
+            cost = getattr(backend, "task_seconds", 0.0)
+            is_time = isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0
+            claim(is_time, f"task_seconds is {cost!r}, no finite number of seconds")
+
+    @bounded
+    def test_a_process_is_replaced_after_so_many_psets(self) -> None:
+        """With ``can_replace`` and ``TaskOptions(max_tasks=4)``, no process runs more than four psets."""
+        with self.opened() as backend:
+            self.only_if(getattr(backend, "can_replace", False), "it does not replace processes")
+            rows = backend.rows_per_task(4) if isinstance(backend, Placing) else 2
+            ran: Counter[Any] = Counter()
+            for _ in range(3):
+                chunk = Submitted(backend, tell_process, [{"i": i} for i in range(rows)], max_tasks=4)
+                self.result(chunk.future)
+                ran.update(answer["process"] for answer in chunk.answers().values())
+            claim(ran.total() == 3 * rows, f"of {3 * rows} psets, {ran.total()} have an answer")
+            most = max(ran.values())
+            claim(most <= 4, f"one process has run {most} psets, with max_tasks=4")
+
+    @bounded
+    def test_a_call_has_its_process_to_itself(self) -> None:
+        """With ``runs_alone``, calls that run at the same time are in different processes."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            self.only_if(getattr(backend, "runs_alone", False), "it does not say that calls run alone")
+            slots = backend.slots()
+            opener = threading.Thread(target=gate.open_when, args=(slots,), daemon=True)
+            opener.start()  # a backend may run its one call inside submit
+            options = TaskOptions()
+            futures = [
+                backend.submit(stay_and_tell, gate.address, 2 * self.patience, options=options) for _ in range(slots)
+            ]
+            opener.join(2 * self.patience)
+            there = len({self.result(future) for future in futures})
+            claim(there == slots, f"{slots} calls at the same time were in {there} processes")
+
+    @bounded
+    def test_what_is_submitted_beyond_the_slots_waits(self) -> None:
+        """With ``has_queue``, more submissions than slots are taken, and no more run than there are slots."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            self.only_if(getattr(backend, "has_queue", False), "it has no queue")
+            slots, options = backend.slots(), TaskOptions()
+            futures = [backend.submit(stay, gate.address, 2 * self.patience, options=options) for _ in range(slots + 2)]
+            gate.wait_for(slots)
+            claim(not gate.gets_more_than(slots), f"slots() is {slots}, but {gate.arrived} calls run at once")
+            gate.open()
+            for future in futures:
+                self.result(future)
+
+    @bounded
+    def test_large_answers_that_are_left_where_they_are_arrive(self) -> None:
+        """With ``can_leave``, answers of megabytes reach the next worker, and this process, unchanged."""
+        with self.opened() as backend:
+            self.only_if(getattr(backend, "can_leave", False), "it leaves no answers")
+            first = Submitted(backend, large_answer, [{"i": i, "size": 2 * MEGABYTE} for i in range(3)], leave=True)
+            self.result(first.future)
+            answers = [first.answers()[i] for i in range(3)]
+            second = Submitted(backend, size_and_sum, answers)
+            self.result(second.future)
+            expected = {i: {"size": 2 * MEGABYTE, "sum": 2 * MEGABYTE * i} for i in range(3)}
+            _must_be_same(second.answers(), expected)
+            arrays = brought([answer["array"] for answer in answers])
+            _must_be_same(tuple(arrays), tuple(np.full(2 * MEGABYTE, i, dtype="u1") for i in range(3)))
+
+    @bounded
+    def test_ncores_means_as_many_as_run_at_once(self) -> None:
+        """With ``at_most``, one core is one slot, some are always left, and more than there were can be had."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            self.only_if(isinstance(backend, Elastic), "it does not say what ncores= means")
+            assert isinstance(backend, Elastic)
+            slots = backend.slots()
+            for ncores in (1, -(10**6)):
+                means = backend.at_most(ncores)
+                claim(
+                    means == 1 or (means is None and slots == 1),
+                    f"at_most({ncores}) is {means!r}, with {slots} slots, not 1",
+                )
+            most = backend.at_most(slots + 1)
+            if most is None or getattr(backend, "has_queue", False):
+                return
+            opener = threading.Thread(target=gate.open_when, args=(most,), daemon=True)
+            opener.start()
+            options = TaskOptions()
+            futures = [backend.submit(stay, gate.address, 2 * self.patience, options=options) for _ in range(most)]
+            opener.join(2 * self.patience)
+            claim(gate.met == most, f"at_most({slots + 1}) is {most}, but {gate.met} calls ran at once")
+            for future in futures:
+                self.result(future)
+
+    @bounded
+    def test_an_unknown_setting_is_refused_by_name(self) -> None:
+        """With ``check_settings``, no settings are right, and one that it does not have is an `OptionError`."""
+        with self.opened() as backend:
+            self.only_if(isinstance(backend, Configurable), "it has no settings")
+            assert isinstance(backend, Configurable)
+            backend.check_settings({})
+            refusal = _refusal_of(backend.check_settings)
+            claim(NO_SETTING in refusal, f"check_settings({{{NO_SETTING!r}: 1}}): {refusal or 'not refused'}")
+
+    @bounded
+    def test_tasks_are_placed_where_there_is_room(self) -> None:
+        """With ``wishes``, `room` counts tasks and refuses what it does not know; tasks are no longer than allowed."""
+        with self.opened() as backend:
+            self.only_if(isinstance(backend, Placing), "it does not place tasks")
+            assert isinstance(backend, Placing)
+            claim(type(backend.wishes) is str and bool(backend.wishes), f"wishes is {backend.wishes!r}, not a column")
+            room = backend.room({})
+            claim(type(room) is int and room >= 1, f"room({{}}) is {room!r}, not 1 or more")
+            refusal = _refusal_of(backend.room)
+            claim(NO_SETTING in refusal, f"room({{{NO_SETTING!r}: 1}}): {refusal or 'not refused'}")
+            for most in (1, 2, 7, 1000):
+                rows = backend.rows_per_task(most)
+                claim(type(rows) is int and 1 <= rows <= most, f"rows_per_task({most}) is {rows!r}")
+
+    @bounded
+    def test_whoever_waits_may_do_its_work(self) -> None:
+        """With ``drive``, futures complete in the thread that drives, which stops as soon as it should."""
+        with self.opened() as backend:
+            self.only_if(isinstance(backend, Drivable), "nobody can do its work")
+            assert isinstance(backend, Drivable)
+            future = backend.submit(add, 3, 4, options=TaskOptions())
+            self.drive(backend, future.done)
+            claim(self.result(future) == 7, "a call that was driven has another result")
+            said = threading.Event()
+
+            def say_so() -> None:
+                said.set()
+                backend.wake()
+
+            threading.Timer(0.05, say_so).start()
+            self.drive(backend, said.is_set)
+            backend.drive(lambda: False, 0.01)  # returns when its time is over
+
+    @bounded
+    def test_it_knows_whose_calls_are_at_work(self) -> None:
+        """With ``at_work``, it tells how many processes run calls of somebody."""
+        with self.opened() as backend, Gate(self.patience) as gate:
+            self.only_if(isinstance(backend, Drivable), "nobody can do its work")
+            assert isinstance(backend, Drivable)
+            owner, slots = object(), backend.slots()
+            options = TaskOptions(owner=owner)
+            futures = [backend.submit(stay, gate.address, 2 * self.patience, options=options) for _ in range(slots)]
+            gate.wait_for(slots)
+            at_work, of_others = backend.at_work(owner), backend.at_work(object())
+            claim(at_work == slots and not of_others, f"at_work tells {at_work} of {slots}, and {of_others} of others")
+            gate.open()
+            for future in futures:
+                self.result(future)
+            claim(not backend.at_work(owner), f"at_work tells {backend.at_work(owner)} when all is over")
+
     # How to wait
+
+    def drive(self, backend: Drivable, until: Callable[[], bool]) -> None:
+        """Do a backend's work until something is true; it has to stop in half of the patience."""
+        began = time.monotonic()
+        while not until() and (left := self.patience - (time.monotonic() - began)) > 0:
+            backend.drive(until, left)
+        seconds = time.monotonic() - began
+        claim(seconds < self.patience / 2, f"drive has gone on for {seconds:.1f} s")
 
     def outcome(self, future: Future[Any] | None) -> tuple[Any, BaseException | None]:
         """Return a future's result, or its exception, if it comes in time."""
@@ -631,7 +804,7 @@ class BackendContract:
         error = future.exception()
         return (None if error else future.result()), error
 
-    def result(self, future: Future[Any]) -> Any:
+    def result(self, future: Future[Any] | None) -> Any:
         """Return a future's result; an exception instead of it is a failed claim."""
         result, error = self.outcome(future)
         if error is not None:
@@ -655,6 +828,15 @@ def claim(condition: bool | list[Any], message: str) -> None:
     """Raise `AssertionError` with the message unless the condition holds; also where ``python -O`` drops ``assert``."""
     if not condition:
         raise AssertionError(message)
+
+
+def _refusal_of(takes_settings: Callable[[Mapping[str, Any]], Any]) -> str:
+    """Return how a setting is refused that nobody has; nothing if it is not."""
+    try:
+        takes_settings({NO_SETTING: 1})
+    except OptionError as exc:
+        return str(exc)
+    return ""
 
 
 class Gate:
@@ -723,6 +905,11 @@ class Gate:
             arrived = self._changed.wait_for(lambda: self.arrived >= count, self._patience)
         claim(arrived, f"of {count} calls that should run now, {self.arrived} do")
 
+    def gets_more_than(self, count: int) -> bool:
+        """Tell whether more calls come than these; they have a moment for it."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.arrived > count, MOMENT)
+
     def open_when(self, count: int) -> None:
         """Open as soon as so many calls have come, or after the patience."""
         with self._changed:
@@ -759,6 +946,8 @@ class Submitted:
         psets: list[dict[Any, Any]],
         *,
         timeout: float | None = None,
+        max_tasks: int | None = None,
+        leave: bool = False,
         start: bool = True,
     ) -> None:
         work = Work(worker=worker, user_kwargs=None, name="contract", seed=0, cwd=None, out_subdirs=None)
@@ -766,7 +955,13 @@ class Submitted:
         self._backend = backend
         self._handle = backend.publish(work)
         self._rows = tuple(ChunkRows(keys, columns, len(psets), 1))
-        self._options = TaskOptions(rows=len(psets), timeout=timeout, on_part=self._take)
+        self._options = TaskOptions(
+            rows=len(psets),
+            timeout=timeout,
+            max_tasks=max_tasks,
+            leave=leave,
+            on_part=self._take,
+        )
         self._ahead: list[Part | Unreadable | GivenBack] = []
         self.events: list[str] = []
         self.future: Future[Any] | None = None

@@ -73,6 +73,12 @@ def stay(address: Address, patience: float, monitor: Any = None) -> None:  # noq
         connection.recv(1)
 
 
+def stay_and_tell(address: Address, patience: float, monitor: Any = None) -> tuple[str, int]:  # noqa: ARG001
+    """Stay at a `Gate` until it opens, and return which process of which machine this is."""
+    stay(address, patience)
+    return socket.gethostname(), os.getpid()
+
+
 def die(*_args: Any, monitor: Any = None) -> NoReturn:  # noqa: ARG001
     """End the process without a word."""
     os._exit(7)
@@ -93,6 +99,16 @@ def large_answer(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -
     import numpy as np  # here, because most processes do without
 
     return {"array": np.full(pset["size"], pset["i"], dtype="u1"), "text": str(pset["i"])}
+
+
+def size_and_sum(pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Answer with what an array is like."""
+    return {"size": int(pset["array"].size), "sum": int(pset["array"].sum())}
+
+
+def tell_process(_pset: dict[str, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:
+    """Answer with the process and the machine that run this."""
+    return {"process": (socket.gethostname(), os.getpid())}
 
 
 def tell_pset(pset: dict[Any, Any], _system: Mapping[str, Any], _user: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from unittest import SkipTest
 
@@ -14,8 +14,9 @@ import pytest
 
 from paramsurvey.backends.multiprocessing.backend import MultiprocessingBackend
 from paramsurvey.backends.serial import InProcess, SerialBackend
+from paramsurvey.engine.columns import Remote
 from paramsurvey.engine.records import GivenBack, Killed, Part, TaskOptions
-from paramsurvey.errors import BackendError
+from paramsurvey.errors import BackendError, OptionError
 from paramsurvey.testing import BackendContract
 
 
@@ -509,6 +510,150 @@ class SubmitsAfterClose(ThreadBackend):
             return Future()
 
 
+# Wrong about what they need not say
+
+
+class SpeaksUnclearly(ThreadBackend):
+    can_leave = "perhaps"
+    fails = ("test_what_it_says_of_itself_can_be_understood",)
+
+
+class CostsTime(ThreadBackend):
+    task_seconds = float("nan")
+    fails = ("test_what_it_says_of_itself_can_be_understood",)
+
+
+class NeverReplaces(ThreadBackend):
+    can_replace = True
+    fails = ("test_a_process_is_replaced_after_so_many_psets",)
+
+
+class RunsManyInOneProcess(ThreadBackend):
+    runs_alone = True
+    fails = ("test_a_call_has_its_process_to_itself",)
+
+
+class RunsWhatShouldWait(ThreadBackend):
+    has_queue = True
+    fails = ("test_what_is_submitted_beyond_the_slots_waits",)
+
+    def slots(self):
+        return super().slots() - 1
+
+
+class TakesNoMoreThanItsSlots(ThreadBackend):
+    has_queue = True
+    fails = ("test_what_is_submitted_beyond_the_slots_waits",)
+
+    def submit(self, fn, /, *args, options):
+        if self._pool._work_queue.qsize():
+            raise BackendError("it is full")
+        return super().submit(fn, *args, options=options)
+
+
+class Gone(Remote):
+    def bring(self):
+        raise LookupError("it is not there any more")
+
+
+class LeavesWhatNobodyFinds(ThreadBackend):
+    can_leave = True
+    fails = ("test_large_answers_that_are_left_where_they_are_arrive",)
+
+    def submit(self, fn, /, *args, options):
+        def left(part):
+            return part._replace(columns=[[Gone()] * len(part.columns[0]) for _ in part.columns])
+
+        future = super().submit(fn, *args, options=options)
+        return chained(future, left) if options.leave else future
+
+
+class CountsBelowOne(ThreadBackend):
+    fails = ("test_ncores_means_as_many_as_run_at_once",)
+
+    def at_most(self, ncores):
+        return ncores
+
+
+class PromisesMoreThanItHas(ThreadBackend):
+    fails = ("test_ncores_means_as_many_as_run_at_once",)
+
+    def at_most(self, ncores):
+        return max(1, ncores)
+
+
+class TakesAnySetting(ThreadBackend):
+    fails = ("test_an_unknown_setting_is_refused_by_name",)
+
+    def check_settings(self, settings):
+        pass
+
+
+class RefusesWithoutAName(ThreadBackend):
+    fails = ("test_an_unknown_setting_is_refused_by_name",)
+
+    def check_settings(self, settings):
+        if settings:
+            raise OptionError("one of these settings is wrong")
+
+
+class PlacesAnything(ThreadBackend):
+    wishes = "where"
+    fails = ("test_tasks_are_placed_where_there_is_room",)
+
+    def room(self, settings):
+        return 1
+
+    def rows_per_task(self, max_tasks):
+        return max_tasks
+
+
+class SendsLongTasks(PlacesAnything):
+    fails = ("test_tasks_are_placed_where_there_is_room",)
+
+    def room(self, settings):
+        if settings:
+            raise OptionError(f"where={settings!r}")
+        return 1
+
+    def rows_per_task(self, max_tasks):
+        return 2
+
+
+class DrivesOnAndOn(ThreadBackend):
+    """Does not look whether there is anything left to wait for."""
+
+    fails = ("test_whoever_waits_may_do_its_work",)
+
+    def drive(self, until, timeout):
+        threading.Event().wait(timeout)
+
+    def wake(self):
+        pass
+
+    def at_work(self, owner):
+        return 0
+
+
+class SleepsOn(DrivesOnAndOn):
+    """Completes futures, and cannot be woken."""
+
+    fails = ("test_whoever_waits_may_do_its_work",)
+
+    def submit(self, fn, /, *args, options):
+        self._last = super().submit(fn, *args, options=options)
+        return self._last
+
+    def drive(self, until, timeout):
+        wait([self._last])
+        if not until():
+            threading.Event().wait(timeout)
+
+
+class KnowsNobody(SleepsOn):
+    fails = ("test_it_knows_whose_calls_are_at_work",)
+
+
 left_behind = []
 
 
@@ -609,7 +754,7 @@ def test_a_broken_promise_about_processes_fails(kind, attributes, claim, says):
         getattr(contract_of(kind, in_process=False, **attributes), claim)()
 
 
-# Broken on the base of the pool, because they concern deaths
+# Broken on the base of the pool, because they concern deaths and replacements
 
 
 class PoolWithOtherEnds(MultiprocessingBackend):
@@ -645,6 +790,11 @@ class AccusesTheFirst(PoolWithOtherEnds):
         future.set_exception(error)
 
 
+class CountsChunksForPsets(PoolWithOtherEnds):
+    def submit(self, fn, /, *args, options):
+        return super().submit(fn, *args, options=options._replace(rows=1))
+
+
 class GivesAllRowsOneDeadline(PoolWithOtherEnds):
     def submit(self, fn, /, *args, options):
         if options.timeout is None:
@@ -662,9 +812,10 @@ class GivesAllRowsOneDeadline(PoolWithOtherEnds):
         (HidesDeaths, "test_a_death_loses_only_its_own_call", "instead of an exception there is the result None"),
         (AccusesTheFirst, "test_a_death_in_a_chunk_tells_its_row_and_keeps_what_was_sent", "row 0 is accused"),
         (GivesAllRowsOneDeadline, "test_a_deadline_is_each_psets_own", "gave Killed"),
+        (CountsChunksForPsets, "test_a_process_is_replaced_after_so_many_psets", "has run 6 psets, with max_tasks=4"),
     ],
 )
-def test_a_backend_that_is_wrong_about_deaths_fails(kind, claim, says):
+def test_a_backend_that_is_wrong_about_its_processes_fails(kind, claim, says):
     with pytest.raises(AssertionError, match=says):
         getattr(contract_of(kind, in_process=False, can_kill=True, patience=15), claim)()
 
@@ -678,7 +829,7 @@ def test_every_claim_is_failed_by_some_broken_backend():
     claims = {name for name in dir(BackendContract) if name.startswith("test_")}
     failed = {claim for kind in BROKEN for claim in kind.fails}
     failed |= {case[2] for case in test_a_broken_promise_about_processes_fails.pytestmark[0].args[1]}
-    failed |= {case[1] for case in test_a_backend_that_is_wrong_about_deaths_fails.pytestmark[0].args[1]}
+    failed |= {case[1] for case in test_a_backend_that_is_wrong_about_its_processes_fails.pytestmark[0].args[1]}
     assert claims == failed
 
 

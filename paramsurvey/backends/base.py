@@ -4,11 +4,12 @@ A backend is handed one thing to call at a time and returns a standard `concurre
 loops over psets, never retries and never counts; it says how a submission was lost (`engine.records.TaskLost`) and the
 engine decides what that means.
 
-Two methods go beyond the five of the design. `Backend.recall` takes rows back from a chunk that turned out to be slow,
-so that no pset waits behind a busy worker while another is idle. `engine.loop.Drivable` lets the thread that waits do
-the backend's own work; only a backend in whose costs a change of threads counts needs it.
+What it must have is in `Backend`. To the name and the five methods of the design (`slots`, `publish`, `submit`, `kill`
+and `close`) come `Backend.recall`, which takes rows back from a chunk that turned out to be slow, so that no pset waits
+behind a busy worker while another is idle; `Backend.resources`, for the user; and ``can_kill``.
 
-A backend may have more to say, and need not:
+It may have more to say, and need not. `paramsurvey.testing.BackendContract` tests what of that can be seen from
+outside. These are single attributes:
 
 ``task_seconds``
     What a submission costs, however little there is to do. The engine makes chunks worth that (`engine.chunking`).
@@ -22,6 +23,9 @@ A backend may have more to say, and need not:
 ``runs_alone``
     Whether nothing else runs in a submission's process meanwhile, so that what is printed and used there is its own;
     where not, ``details=`` and ``capture=`` are refused.
+
+These are methods and attributes that come together:
+
 `Elastic`
     What ``ncores=`` means on it. Where that is not said, it is so many of its `slots`, or so many fewer than it has,
     and never more than it has: the engine keeps to that, and the backend need not do anything for it.
@@ -29,6 +33,9 @@ A backend may have more to say, and need not:
     Which settings it has of its own (``ray={...}``): the others are refused by name.
 `Placing`
     What tasks ask of the machines that run them.
+`engine.loop.Drivable`
+    The thread that waits does the backend's own work. Only a backend in whose costs a change of threads counts needs
+    it.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import sys
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import chain, islice
+from operator import countOf
 from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
@@ -125,7 +126,7 @@ def plain_dicts(rows: list[Any], first: int = 0) -> list[Pset]:
     PsetError
         One of them is no dict.
     """
-    if set(map(type, rows)) - {dict}:
+    if countOf(map(type, rows), dict) < len(rows):
         return [_as_dict(row, position) for position, row in enumerate(rows, first)]
     return rows
 

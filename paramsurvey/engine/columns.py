@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import chain, groupby
-from operator import itemgetter
+from operator import countOf, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -105,14 +105,17 @@ def pack(values: list[Any]) -> Column:
 
 def typed(values: list[Any]) -> Column:
     """Make a typed array of a list of values, if one can hold them without changing any."""
-    return typed_as(set(map(type, values)), values)
+    if not values or countOf(map(type, values), type(values[0])) < len(values):
+        return values
+    return _typed_of(type(values[0]), values)
 
 
 def typed_as(kinds: Set[type], values: list[Any]) -> Column:
     """Do the same for values whose types are known already."""
-    if len(kinds) != 1:
-        return values
-    [kind] = kinds
+    return _typed_of(next(iter(kinds)), values) if len(kinds) == 1 else values
+
+
+def _typed_of(kind: type, values: list[Any]) -> Column:
     if kind is int:
         try:
             return array("q", values)

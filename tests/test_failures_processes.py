@@ -25,7 +25,7 @@ from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_p
 import paramsurvey
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
-from paramsurvey.testing import Submitted
+from paramsurvey.testing.submitted import Submitted
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 

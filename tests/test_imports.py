@@ -35,7 +35,7 @@ FLOORS = [
     {"survey"},
     {"runs"},
     {"session", "pipeline", "pictures", "plans"},  # a pipeline can run itself, in the default session
-    {"testing", "testing_calls", "mpi"},
+    {"testing", "mpi"},
 ]
 PANDAS = {
     "dtypes",
@@ -53,7 +53,6 @@ PANDAS = {
     "plans",
     "stages",
     "testing",
-    "testing_calls",
 }
 NUMPY = PANDAS | {"psets", "stats"}
 NETWORKX = {"pipeline"}
@@ -174,7 +173,7 @@ HEAVY = {"pandas", "numpy", "networkx", "hdrh", "psutil", "matplotlib", "asyncio
         "paramsurvey.engine.worker",
         "paramsurvey.workers",
         "paramsurvey.stats",
-        "paramsurvey.testing_calls",
+        "paramsurvey.testing.calls",
     ],
 )
 def test_a_worker_process_loads_nothing_heavy(module):

@@ -637,6 +637,19 @@ class FillsHoles(WrongRows):
         yield Rows(Table(table.keys, columns, table.count), each(table))
 
 
+class MakesMoreThanItSays(Wrong):
+    fails, says = (
+        "test_it_makes_no_more_rows_than_its_bounds_say",
+        "it has made 4 rows, and its bounds are Bounds(least",
+    )
+
+    def bounds(self, rows):
+        return rows.up_to(2)
+
+    def table(self, table):
+        return table
+
+
 class NamesTheWrongOrigins(Wrong):
     fails, says = "test_untouched_values_are_unchanged", "row 1 has 9007199254740993, where its parent has 1"
 
@@ -910,7 +923,7 @@ def test_run_names_every_claim_that_does_not_hold():
     with pytest.raises(AssertionError) as raised:
         contract_of(TwiceWrong).run()
     assert str(raised.value) == (
-        "Contract: 2 of 14 claims do not hold\n"
+        "Contract: 2 of 15 claims do not hold\n"
         "test_it_is_a_stage_of_one_kind: its name is '': there is nothing in it\n"
         "test_it_takes_as_many_tables_as_it_says: inputs is (0, 0): there is no such number"
     )

@@ -215,7 +215,7 @@ class StepNode(Node):
         """Return all rows that it holds, by number."""
         from paramsurvey.tables import concatenated
 
-        return concatenated(self.pieces)
+        return concatenated(self.pieces).brought()
 
     def shapes(self) -> Shapes:
         """Return the columns of the pieces that it holds."""

@@ -864,8 +864,20 @@ class _Assembly:
         """See which map stages hand all they answer on to other map stages, or keep it."""
         for name, node in self.run.nodes.items():
             if isinstance(node, Survey) and getattr(self.run.backend, "can_leave", False):
-                kinds = {each.kind for each in self.consumers[name]}
+                kinds = set(self._kinds_that_look(name, is_kept=node.holds))
                 node.is_handed_on = "map" in kinds and kinds <= {"map", "table"}
+
+    def _kinds_that_look(self, name: str, *, is_kept: bool) -> Iterator[str]:
+        """Yield the kinds of the stages below one that see its values; those that look at none are passed by.
+
+        But one whose rows are kept, or at which they end, needs the values, unless they are kept further up.
+        """
+        for each in self.consumers[name]:
+            passes = each.kind == "rows" and getattr(each.stage, "is_blind", False) and bool(self.consumers[each.name])
+            if passes and (is_kept or not self.run.nodes[each.name].holds):
+                yield from self._kinds_that_look(each.name, is_kept=is_kept)
+            else:
+                yield each.kind
 
     def _find_who_tracks(self) -> None:
         """See whose order must be known: of what is held, and of what that comes from."""

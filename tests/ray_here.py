@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import paramsurvey
+from paramsurvey.testing import BackendContract
 
 CORES = 3
 ENVIRONMENT = {
@@ -65,3 +67,20 @@ def ray_session(local_ray: Any, tmp_path: Path) -> Iterator[Callable[..., params
     yield open_session
     for session in sessions:
         session.close()
+
+
+class RayContract(BackendContract):
+    """The contract, on a Ray that others use, too."""
+
+    can_kill = True
+
+    def make_backend(self) -> Any:
+        from paramsurvey.backends.ray.backend import RayBackend
+
+        return RayBackend()
+
+    def running(self) -> set[Any]:
+        return set(threading.enumerate())
+
+    def test_nothing_is_left_running_after_close(self) -> None:
+        """The worker processes stay, because others use them, too: see the test of a whole program."""

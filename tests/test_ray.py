@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
-import threading
+from pathlib import Path
 
 import failing_workers as bad_workers
 import numpy as np
 import pandas as pd
 import pytest
 import ray_workers
-from ray_here import CORES, local_ray, ray_environment, ray_session
+from ray_here import CORES, RayContract, local_ray, ray_environment, ray_session
 
 from paramsurvey import Pipeline
-from paramsurvey.backends.ray.backend import RayBackend, how_it_ended
+from paramsurvey.backends.ray.backend import how_it_ended
 from paramsurvey.backends.ray.demands import Demand, Node, demand_of, refuse_if_impossible, room
 from paramsurvey.backends.ray.joining import Head, find_head, why_not_joined
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.dispatcher import Dispatcher
 from paramsurvey.engine.records import Died, Displaced, Killed, Retries
 from paramsurvey.errors import BackendError, OptionError, WorkerStartError
-from paramsurvey.testing import BackendContract
 
 __all__ = ["local_ray", "ray_environment", "ray_session"]  # fixtures
 
@@ -29,17 +29,8 @@ pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("default")]
 
 
 @pytest.mark.usefixtures("local_ray")
-class TestRay(BackendContract):
-    can_kill = True
-
-    def make_backend(self):
-        return RayBackend()
-
-    def running(self):
-        return set(threading.enumerate())
-
-    def test_nothing_is_left_running_after_close(self):
-        """The worker processes are those of a Ray that others use: see the test of a whole program."""
+class TestRay(RayContract):
+    """All that is promised of a backend."""
 
 
 # A whole program
@@ -317,6 +308,50 @@ def test_large_answers_reach_the_next_stage_without_the_driver(ray_session):
     brought = [row["array"] for row in run["adds_up"].iterdicts()]
     assert [array.sum() for array in brought] == expected
     assert brought[0].flags.writeable
+
+
+def peak_of_this_process():
+    """Return its greatest use of memory in bytes since `forget_peak`, memory that it shares included."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+ROWS_BETWEEN = {
+    "nothing": lambda pipeline: pipeline,
+    "product": lambda pipeline: pipeline.product({"k": [0, 1]}),
+    "rename and drop": lambda pipeline: pipeline.rename({"array": "it"}).drop("size").rename({"it": "array"}),
+    "keep": lambda pipeline: pipeline.keep("n", "array"),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
+@pytest.mark.parametrize("between", ROWS_BETWEEN.values(), ids=ROWS_BETWEEN)
+def test_large_answers_never_come_to_the_driver_on_their_way_to_the_next_map_stage(between, ray_session, monkeypatch):
+    import ray
+
+    gets, get = [], ray.get
+    monkeypatch.setattr(ray, "get", lambda refs, **more: gets.append(refs) or get(refs, **more))
+    pipeline = between(Pipeline("large").map(ray_workers.makes_megabytes)).map(ray_workers.adds_up).keep("n", "total")
+    session, size = ray_session(), 2**20
+    session.run(pipeline, [{"n": 0, "size": 1}])  # what is loaded once
+    forget_peak()
+    before = peak_of_this_process()
+    run = session.run(pipeline, [{"n": n, "size": size} for n in range(10)], keep="sinks")
+    assert sorted(set(run.results["total"])) == [n * size for n in range(10)]
+    assert gets == []
+    assert peak_of_this_process() - before < 4 * 8 * size  # of 80 MB
+
+
+@pytest.mark.parametrize("keep_results", [True, False])
+def test_rows_between_are_kept_with_their_large_answers(keep_results, ray_session):
+    """Also if those of the map stage above, which are the same, are not."""
+    pipeline = Pipeline("large").map(ray_workers.makes_megabytes, keep_results=keep_results).keep("n", "array")
+    run = ray_session().run(pipeline.map(ray_workers.adds_up), [{"n": n, "size": 2**18} for n in range(3)])
+    assert [array.sum() for array in run["keep"]["array"]] == [n * 2**18 for n in range(3)]
+    assert run["adds_up"].results["total"].tolist() == [n * 2**18 for n in range(3)]
 
 
 def test_large_answers_of_a_kept_stage_are_brought(ray_session):

@@ -6,6 +6,9 @@ on the doomed nodes alone asks for a resource that the head does not have, so so
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +17,11 @@ import psutil
 import pytest
 import ray_workers
 from conftest import wait_until
-from ray_here import STORE_BYTES, ray_environment
+from ray_here import STORE_BYTES, RayContract, ray_environment
 
 import paramsurvey
 from paramsurvey import Pipeline
 from paramsurvey.backends.ray.backend import RayBackend
-from paramsurvey.testing import BackendContract
 
 __all__ = ["ray_environment"]  # a fixture
 
@@ -90,17 +92,50 @@ def session(nodes, tmp_path):
 
 
 @pytest.mark.usefixtures("nodes")
-class TestRayCluster(BackendContract):
-    can_kill = True
+class TestRayCluster(RayContract):
+    """All that is promised of a backend."""
 
-    def make_backend(self):
-        return RayBackend()
 
-    def running(self):
-        return set(threading.enumerate())
+JOINING = """
+import os, sys, time
+import paramsurvey
+try:
+    paramsurvey.init(backend="ray", verbose=0, pslogger_fd=open(os.devnull, "w"), ray={"address": sys.argv[1]})
+except paramsurvey.errors.BackendError as error:
+    print(error)
+else:
+    print("joined")
+    paramsurvey.finalize()
+"""
+REFUSED = (
+    "cannot be joined (ray={'address': ...}): AuthenticationError: ",
+    "; this program needs the same RAY_AUTH_MODE and the same token as head and nodes: set RAY_AUTH_TOKEN, "
+    "RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token; it has RAY_AUTH_MODE=",
+)
 
-    def test_nothing_is_left_running_after_close(self):
-        """The worker processes are those of a cluster that others use."""
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, ["joined\n"]),
+        ({"RAY_AUTH_TOKEN": "f" * 32}, ["Authentication token is missing or incorrect", "RAY_AUTH_MODE=token\n"]),
+        ({"RAY_AUTH_TOKEN": None}, ["no authentication token was found", "RAY_AUTH_MODE=token\n"]),
+        ({"RAY_AUTH_TOKEN": None, "RAY_AUTH_MODE": None}, ["token is missing or incorrect", "RAY_AUTH_MODE=\n"]),
+    ],
+    ids=["the right one", "a wrong one", "none", "no tokens at all"],
+)
+def test_the_token_of_the_cluster_is_needed_to_join_it_and_the_lack_of_it_is_said_at_once(change, says, nodes):
+    """Ray itself tries for 20 s, and prints a line each second."""
+    import ray
+
+    if not hasattr(ray.exceptions, "AuthenticationError"):
+        pytest.skip(f"Ray {ray.__version__} knows no tokens")
+    environment = {name: value for name, value in {**os.environ, **change}.items() if value is not None}
+    command = [sys.executable, "-c", JOINING, nodes.cluster.address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=15, check=True)
+    assert done.stderr == ""
+    for each in says if not change else (*REFUSED, *says):
+        assert each in done.stdout
 
 
 def killing_the_first(nodes, folder: Path):

@@ -23,6 +23,8 @@ More things a stage may say, if it knows them:
 - ``fan_out``: how many rows a row-wise stage makes of each, if it is the same number for all.
 - ``keeps_labels``: whether a row-wise stage makes at most one row of each, which then keeps its label in the index of
   the results; by default its rows are numbered anew.
+- ``is_blind``: whether a row-wise stage looks at no value, so large ones may stay where they were computed. By default
+  all are brought to it.
 """
 
 from __future__ import annotations

@@ -100,6 +100,7 @@ class Product:
     """
 
     keeps_labels: ClassVar[bool] = False
+    is_blind: ClassVar[bool] = True
 
     grid: Table = attrs.field(repr=lambda grid: f"{grid.count} x {grid.keys}")
     name: str
@@ -485,6 +486,7 @@ class Drop:
     """
 
     keeps_labels: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     fan_out: ClassVar[int] = 1
 
     reads: Names
@@ -539,6 +541,7 @@ class Keep:
     """
 
     keeps_labels: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     fan_out: ClassVar[int] = 1
 
     reads: Names
@@ -589,6 +592,7 @@ class Rename:
     """
 
     keeps_labels: ClassVar[bool] = True
+    is_blind: ClassVar[bool] = True
     fan_out: ClassVar[int] = 1
 
     names: tuple[tuple[Hashable, Hashable], ...]

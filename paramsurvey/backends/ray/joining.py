@@ -10,16 +10,19 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import attrs
 import ray
+from ray._private import services
 from ray._private import worker as insides  # nothing public keeps it from printing to standard output
+from ray._raylet import GcsClient  # or says in less than 20 s that a token is wrong
 
 from paramsurvey.errors import BackendError
 
@@ -27,8 +30,9 @@ HEAD_FILE = ".ray-head-details"
 OLDEST = (2, 40)
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_process_group_cleanup_enabled": "1"}
 """What a Ray of our own is started with: it tells nobody of its use, and programs of a worker end with it."""
-_QUIETLY_JOINED = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # or each attempt to connect is told on standard error
 KNOCKING_SECONDS = 5.0
+STANDARD_ERROR = 2
+_TOKENS = "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
 
 
 @attrs.frozen
@@ -138,11 +142,12 @@ def _begin(head: Head | None, cores: int | None, more: Mapping[str, Any], *, ver
         del keywords["include_dashboard"]
         if head.password:
             keywords["_redis_password"] = head.password
-    quiet = _QUIET if head is None else _QUIETLY_JOINED
     try:
         if head is not None:
             _refuse_if_nobody_listens(head.address)
-        with _own_signals(), _environment({} if verbose else quiet), warnings.catch_warnings():
+            with nullcontext() if verbose else _deaf_to_native_words():
+                _refuse_if_not_let_in(head.address)
+        with _own_signals(), _environment(_QUIET if head is None and not verbose else {}), warnings.catch_warnings():
             if not verbose:
                 warnings.simplefilter("ignore")
             ray.init(**{**keywords, **more})
@@ -161,6 +166,44 @@ def _refuse_if_nobody_listens(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), KNOCKING_SECONDS).close()
 
 
+def _refuse_if_not_let_in(address: str) -> None:
+    """Raise at once that a token is missing or wrong; Ray would try for 20 s, and then not say so."""
+    try:
+        from ray._private.authentication import authentication_token_setup as tokens
+
+        prepare, ensure = tokens.maybe_enable_token_auth_if_token_available, tokens.ensure_token_if_auth_enabled
+    except (ImportError, AttributeError):  # this Ray knows no tokens, or keeps them elsewhere
+        return
+    if (where := services.canonicalize_bootstrap_address(address)) is None:
+        return
+    if address == "auto":  # as ray.init does
+        prepare(warn_if_disabled=False)
+    ensure(None, create_token_if_missing=False)  # without this, a missing token would end the process
+    try:
+        GcsClient(address=where)
+    except Exception as exc:  # anything else is for joining to show, if it matters
+        if isinstance(exc, ray.exceptions.AuthenticationError):
+            raise
+
+
+@contextmanager
+def _deaf_to_native_words() -> Iterator[None]:
+    """Have nothing written to standard error for some milliseconds: Ray's C++ asks no logger before it does."""
+    sys.stderr.flush()
+    try:
+        kept = os.dup(STANDARD_ERROR)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), STANDARD_ERROR)
+        yield
+    finally:
+        os.dup2(kept, STANDARD_ERROR)
+        os.close(kept)
+
+
 def why_not_joined(head: Head | None, exc: Exception) -> str:
     """Say why Ray cannot be joined or started, and what to do about it."""
     where = "a Ray of our own cannot be started" if head is None else f"the Ray at {head.address!r} cannot be joined"
@@ -168,11 +211,16 @@ def why_not_joined(head: Head | None, exc: Exception) -> str:
     text, name = str(exc), type(exc).__name__
     if "ersion mismatch" in text:
         remedy = "the driver needs the Python and the Ray of the cluster: make an environment with those"
-    elif head is not None:  # Ray does not always say that a token is wrong
+    elif head is not None and type(exc).__name__ == "AuthenticationError":
+        text = text.partition(". Ensure that the token")[0]
+        remedy = (
+            f"this program needs the same RAY_AUTH_MODE and the same token as head and nodes: set {_TOKENS}; it has "
+            f"RAY_AUTH_MODE={os.environ.get('RAY_AUTH_MODE', '')}"
+        )
+    elif head is not None:
         remedy = (
             "see with `ray status` whether it runs, run this program on one of its nodes, and with the same "
-            "RAY_AUTH_MODE and the same token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token) as head and "
-            "nodes have"
+            f"RAY_AUTH_MODE and the same token ({_TOKENS}) as head and nodes have"
         )
     else:
         remedy = "Ray's own logs, in /tmp/ray/session_latest/logs, say more"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from weakref import WeakSet
 
 from paramsurvey.backends.base import Backend, limit_of
-from paramsurvey.backends.opening import checked_backend, open_backend
+from paramsurvey.backends.opening import checked_backend, open_backend, refuse_wrong_settings
 from paramsurvey.closing import Closing
 from paramsurvey.errors import OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
@@ -55,6 +55,7 @@ class Session(Closing):
     def __init__(self, **options: Any) -> None:
         self._given = check(options, "init")
         self._options = resolve(init=self._given, environ=os.environ)
+        refuse_wrong_settings(self._options)
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self._running = 0
@@ -236,7 +237,9 @@ class Session(Closing):
                 raise OptionError(
                     f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
                 )
-        return resolve(init=self._given, call={**given, **own}, environ=os.environ, where=where)
+        options = resolve(init=self._given, call={**given, **own}, environ=os.environ, where=where)
+        refuse_wrong_settings(options)
+        return options
 
     def _run(
         self,

@@ -74,10 +74,7 @@ def test_settings_of_the_ranks_are_for_init(tmp_path):
         paramsurvey.Session(backend=backend, verbose=0, pslogger_prefix=str(tmp_path / ".log-")) as session,
     ):
         for settings, says in (
-            (
-                {"slots": -4},
-                r"mpi={'slots': -4}: slots is for init\(\), because all surveys of a session have the same",
-            ),
+            ({"slots": 3}, r"mpi={'slots': 3}: slots is for init\(\), because all surveys of a session have the same"),
             ({"driver_slots": 0}, r"mpi={'driver_slots': 0}: driver_slots is for init\(\)"),
             ({"slot": 2}, r"mpi={'slot': ...}: the backend 'mpi' has no such setting; did you mean 'slots'\?"),
         ):

@@ -469,10 +469,37 @@ def test_progress_dt_is_the_time_between_two_lines(session, capsys, monkeypatch)
 
 
 def test_settings_for_one_backend_are_ignored_by_the_others(session):
-    results = session.map(double, psets_of(2), ray={"num_gpus": 1}, mpi={"nodes": 2}, multiprocessing={})
+    results = session.map(double, psets_of(2), ray={"num_gpus": 1}, mpi={"slots": 2}, multiprocessing={})
     assert len(results) == 2
     with pytest.raises(OptionError, match="ray"):
         session.map(double, psets_of(2), ray=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"mpi": {"slotz": 1}}, r"mpi={'slotz': ...}: the backend 'mpi' has no such setting; did you mean 'slots'\?"),
+        ({"mpi": {"slots": -4}}, r"mpi={'slots': -4}: slots must be a whole number, 1 or more"),
+        (
+            {"mpi": {"driver_slots": None}},
+            r"mpi={'driver_slots': None}: driver_slots must be a whole number, 0 or more",
+        ),
+        (
+            {"ray": {"num_gpu": 1}},
+            r"ray={'num_gpu': 1}: the backend 'ray' has no setting 'num_gpu'; did you mean 'num_gp",
+        ),
+        ({"ray": {"num_gpus": -1}}, r"ray={'num_gpus': -1}: num_gpus must be a number, 0 or more"),
+        ({"ray": {"address": 7}}, r"ray={'address': 7}: address must be a text"),
+        ({"ray": {"init": []}}, r"ray={'init': \[\]}: init must be a dict of keywords of ray.init"),
+    ],
+)
+def test_wrong_settings_are_refused_also_where_another_backend_is_in_use(session, settings, says):
+    with pytest.raises(OptionError, match=says):
+        paramsurvey.Session(backend=session.backend, **settings, **QUIET)
+    with pytest.raises(OptionError, match=says):
+        session.map(double, psets_of(2), **settings)
+    with pytest.raises(OptionError, match=says):
+        session.run(paramsurvey.Pipeline().map(double, **settings), psets_of(2))
 
 
 OF_A_POOL = {
@@ -492,10 +519,6 @@ def test_settings_that_the_pool_does_not_have_are_refused_by_name_wherever_they_
         pool.map(double, psets_of(2), **given)
     with pytest.raises(OptionError, match=says):
         pool.run(paramsurvey.Pipeline().map(double, **given), psets_of(2))
-    with paramsurvey.Session(backend="serial", **QUIET) as session:
-        assert len(session.map(double, psets_of(2), **given)) == 2
-        with pytest.raises(OptionError, match=says):
-            session.map(double, psets_of(2), backend="multiprocessing", **given)
 
 
 def test_settings_of_old_programs_that_never_had_an_effect_are_taken():

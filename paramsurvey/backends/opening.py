@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _multiprocessing(options: Options) -> Backend:
-    from paramsurvey.backends.multiprocessing.backend import open_multiprocessing
+    from paramsurvey.backends.multiprocessing.backend import MultiprocessingBackend, cores
 
-    return open_multiprocessing(options.multiprocessing, options.ncores)
+    return MultiprocessingBackend(cores(options.ncores))
 
 
 def _serial(_options: Options) -> Backend:
@@ -71,6 +71,30 @@ def open_backend(name: str, options: Options) -> Backend:
         raise BackendError(
             f"the backend {name!r} of {offered[name].value} is broken: it raised {type(exc).__name__}: {exc}"
         ) from exc
+
+
+def refuse_wrong_settings(options: Options) -> None:
+    """Refuse settings that a backend does not have, or cannot have: also of those that are not in use.
+
+    They are ignored there, but whoever tries a program at home would like to know before it runs on the cluster.
+
+    Raises
+    ------
+    OptionError
+        With the nearest that there is.
+    """
+    if options.multiprocessing:
+        from paramsurvey.backends.multiprocessing import backend
+
+        backend.refuse_wrong_settings(options.multiprocessing)
+    if options.ray:
+        from paramsurvey.backends.ray import demands
+
+        demands.refuse_wrong_settings(options.ray)
+    if options.mpi:
+        from paramsurvey.backends.mpi import settings
+
+        settings.refuse_wrong_settings(options.mpi)
 
 
 def checked_backend(candidate: object) -> Backend:

@@ -5,6 +5,7 @@
 `channel`             frames to and from one other rank; nothing in it ever waits
 `messages`            what the ranks say to each other
 `constants`           the handle of a constant, as worker processes load it; imports nothing of MPI
+`settings`            what ``mpi={...}`` may say; imports nothing of MPI
 `seats`               which slot of which rank the next chunk goes to
 `cluster`             rank 0's side of all channels, for all sessions of the program
 `backend`             the `Backend`, as the engine sees it

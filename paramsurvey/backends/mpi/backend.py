@@ -13,12 +13,12 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from paramsurvey.backends.base import refuse_unknown_settings
 from paramsurvey.backends.mpi.cluster import Away, Cluster, the_cluster
 from paramsurvey.backends.mpi.constants import Everywhere, forget_file, note_file
 from paramsurvey.backends.mpi.messages import Errand, Verb
 from paramsurvey.backends.mpi.node import drive_or_sleep, rank_environment, serve
 from paramsurvey.backends.mpi.seats import Seat, Seats
+from paramsurvey.backends.mpi.settings import refuse_wrong_settings
 from paramsurvey.backends.mpi.world import find_world
 from paramsurvey.backends.multiprocessing.constants import ConstantStore, PublishedFile, make_folder
 from paramsurvey.backends.multiprocessing.frames import head_of
@@ -27,11 +27,6 @@ from paramsurvey.engine.records import TaskOptions, Unsendable
 from paramsurvey.engine.worker import run_chunk
 from paramsurvey.errors import BackendError, OptionError
 
-SETTINGS = {
-    "slots": "worker processes of each rank; by default its share of its node's cores",
-    "driver_slots": "the same for rank 0, which runs the program too; 0: none",
-}
-
 
 def open_mpi(settings: Mapping[str, Any], ncores: int | None) -> MpiBackend:
     """Open the backend in rank 0; in any other, work for rank 0 until the program ends, and end this one.
@@ -39,7 +34,7 @@ def open_mpi(settings: Mapping[str, Any], ncores: int | None) -> MpiBackend:
     Parameters
     ----------
     settings : mapping
-        What ``mpi={...}`` may say, see `SETTINGS`.
+        What ``mpi={...}`` may say, see `settings`.
     ncores : int, optional
         How many slots to use of all ranks together, or, if negative, how many to leave unused.
 
@@ -72,11 +67,7 @@ def slots_of_ranks(shares: list[int], settings: Mapping[str, Any]) -> list[int]:
     paramsurvey.errors.OptionError: mpi={'driver_slots': 0}: no rank would have a slot; there is only one rank: start \
 more, or leave driver_slots out
     """
-    refuse_unknown_settings("mpi", settings, SETTINGS)
-    for name, value in settings.items():
-        if type(value) is not int or value < (name == "slots"):
-            least = 1 if name == "slots" else 0
-            raise OptionError(f"mpi={{{name!r}: {value!r}}}: {name} must be a whole number, {least} or more")
+    refuse_wrong_settings(settings)
     slots = [settings.get("slots", share) for share in shares]
     slots[0] = settings.get("driver_slots", slots[0])
     if not any(slots):
@@ -119,7 +110,7 @@ class MpiBackend:
     cluster : Cluster
         The other ranks.
     settings : mapping
-        See `SETTINGS`.
+        See `settings`.
     ncores : int, optional
         How many slots to use of all ranks together, or, if negative, how many to leave unused.
     """
@@ -157,7 +148,7 @@ class MpiBackend:
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Refuse those of one survey: the ranks have their worker processes for all."""
-        refuse_unknown_settings("mpi", settings, SETTINGS)
+        refuse_wrong_settings(settings)
         for name, value in settings.items():
             if value != self._settings.get(name):
                 raise OptionError(

@@ -38,18 +38,6 @@ def cores(ncores: int | None) -> int:
     return ncores if ncores > 0 else max(1, available + ncores)
 
 
-def open_multiprocessing(settings: Mapping[str, Any], ncores: int | None) -> MultiprocessingBackend:
-    """Open the backend with as many slots as ``ncores=`` means.
-
-    Raises
-    ------
-    OptionError
-        A setting is unknown.
-    """
-    refuse_settings(settings)
-    return MultiprocessingBackend(cores(ncores))
-
-
 WITHOUT_EFFECT = ("processes", "context")
 """Keywords of `multiprocessing.Pool` that programs may still give, and that change nothing: ``ncores=`` has always
 overridden the first, and our processes are fresh whatever the second says."""
@@ -63,7 +51,7 @@ INSTEAD = MappingProxyType(
 """What to give in place of other keywords of `multiprocessing.Pool`, which did have an effect."""
 
 
-def refuse_settings(settings: Mapping[str, Any]) -> None:
+def refuse_wrong_settings(settings: Mapping[str, Any]) -> None:
     """Refuse what was given as ``multiprocessing={...}``: there are no settings.
 
     Raises
@@ -107,10 +95,6 @@ class MultiprocessingBackend:
     def at_most(self, ncores: int) -> int:
         """Return how many processes ``ncores=`` means: a survey may have more than the session was opened with."""
         return cores(ncores)
-
-    def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse them: there are none."""
-        refuse_settings(settings)
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant where every worker process can map it."""

@@ -40,7 +40,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from paramsurvey.backends.multiprocessing.backend import available_cores, cores
 from paramsurvey.backends.ray import remote
 from paramsurvey.backends.ray.constants import PublishedObject, RemoteValue
-from paramsurvey.backends.ray.demands import OF_INIT, Demand, Node, demand_of, refuse_if_impossible, room
+from paramsurvey.backends.ray.demands import (
+    OF_INIT,
+    Demand,
+    Node,
+    demand_of,
+    refuse_if_impossible,
+    refuse_wrong_settings,
+    room,
+)
 from paramsurvey.backends.ray.joining import CONNECTION, OLDEST, find_head, version_is_enough
 from paramsurvey.engine.columns import has_remote
 from paramsurvey.engine.pickling import Frozen, dumps_by_value, thaw
@@ -132,6 +140,7 @@ class RayBackend:
                 f"Ray {ray.__version__} is too old for the backend 'ray': pip install 'ray>={OLDEST[0]}.{OLDEST[1]}'"
             )
         settings = settings or {}
+        refuse_wrong_settings(settings)
         self._demand = demand_of(settings, "ray=")
         self._of_init = {name: settings.get(name) for name in OF_INIT}
         self._lock = threading.Lock()

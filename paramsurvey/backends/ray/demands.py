@@ -152,6 +152,28 @@ def demand_of(settings: Mapping[str, Any], where: str) -> Demand:
     )
 
 
+def refuse_wrong_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse what is unknown or impossible on any cluster.
+
+    Raises
+    ------
+    OptionError
+        There is a setting that is.
+
+    Examples
+    --------
+    >>> refuse_wrong_settings({"address": "auto", "num_cpus": 2})
+    >>> refuse_wrong_settings({"init": "runtime_env"})
+    Traceback (most recent call last):
+        ...
+    paramsurvey.errors.OptionError: ray={'init': 'runtime_env'}: init must be a dict of keywords of ray.init
+    """
+    demand_of(settings, "ray=")
+    for name, kind, expects in (("address", str, "a text"), ("init", Mapping, "a dict of keywords of ray.init")):
+        if not isinstance(settings.get(name), kind | None):
+            raise OptionError(f"ray={{{name!r}: {shown(settings[name])}}}: {name} must be {expects}")
+
+
 def _resources(given: Any, where: str) -> tuple[tuple[str, float], ...]:
     if not isinstance(given, Mapping):
         raise OptionError(f"{where}{shown({'resources': given})}: resources must be a dict of names and amounts")

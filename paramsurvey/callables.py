@@ -1,4 +1,7 @@
-"""What may be handed over as a worker, and what it is called: asked once, when it is handed over."""
+"""What may be handed over as a worker, and what it is called: asked once, when it is handed over.
+
+Stages, pipelines and options ask the same of it, without `workers`, whose adapters few programs need.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 It is laid out once, as lines, circles, boxes and texts, and these are written as SVG, which needs nothing from outside
 and follows the reader's light or dark scheme, or drawn as PNG with matplotlib.
+
+It has axes, and `drawing`, which is of boxes and arrows, has none: they share nothing but how they are saved.
 """
 
 from __future__ import annotations

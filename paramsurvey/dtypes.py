@@ -2,6 +2,8 @@
 
 `exact_column` is the rule for Python's objects, `exact_array` the one for arrays, `exact_labels` the one for the names
 of columns; `column_with_holes` is for columns of which some rows have no value at all.
+
+All tables of parameters and of answers get their dtypes here, so the promise is kept, and tested, in one place.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Who moves what
 --------------
 ::
 
-    MapNode ── what comes back is delivered to its edges at once ──► Edge ──► pulled by whoever wants rows
+    Survey ── what comes back is delivered to its edges at once ──► Edge ──► pulled by whoever wants rows
 
 A *lane* (a map stage in the loop) pulls rows when it has room for them; a row-wise stage between two map stages works
 only then, one piece at a time. So what is under way stays bounded, however many rows a stage makes of one. A row-wise

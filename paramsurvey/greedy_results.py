@@ -1,4 +1,7 @@
-"""What a greedy search gives back: the picks, and all the evidence for them."""
+"""What a greedy search gives back: the picks, and all the evidence for them.
+
+It is of results, not of the search (`stages.greedy`): who reads old ones needs neither a strategy nor a backend.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing late, and fast."""
+"""Importing late, and fast: for the package itself, which imports this alone, and for all that needs pandas late."""
 
 from __future__ import annotations
 

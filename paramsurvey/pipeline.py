@@ -590,19 +590,43 @@ class Pipeline:
     # What can be done with it
 
     def run(self, psets: Any = None, /, **given: Any) -> RunResults:
-        """Run it in the default session; see `paramsurvey.run`."""
+        """Run it in the default session; see `paramsurvey.run`.
+
+        Parameters
+        ----------
+        psets : list of dicts, iterator, DataFrame or MapResults, optional
+            Of the only source; of several, each comes by its name.
+        **given
+            Sources by their names, and options of `paramsurvey.run`.
+        """
         from paramsurvey.session import default_session
 
         return default_session().run(self, psets, **given)
 
     def stream(self, psets: Any = None, /, **given: Any) -> RunStream:
-        """Run it in the default session and yield the rows of its last stage as they come; see `Session.stream_run`."""
+        """Run it in the default session and yield the rows of its last stage as they come; see `Session.stream_run`.
+
+        Parameters
+        ----------
+        psets : list of dicts, iterator, DataFrame or MapResults, optional
+            Of the only source; of several, each comes by its name.
+        **given
+            Sources by their names, and options of `paramsurvey.run`.
+        """
         from paramsurvey.session import default_session
 
         return default_session().stream_run(self, psets, **given)
 
     def plan(self, psets: Any = None, /, **given: Any) -> Plan:
-        """Tell what a run would do, before it does anything expensive; see `paramsurvey.plan`."""
+        """Tell what a run would do, before it does anything expensive; see `paramsurvey.plan`.
+
+        Parameters
+        ----------
+        psets : list of dicts, iterator, DataFrame or MapResults, optional
+            Of the only source; of several, each comes by its name.
+        **given
+            Sources by their names, and options of `paramsurvey.plan`.
+        """
         from paramsurvey.session import default_session
 
         return default_session().plan(self, psets, **given)

@@ -1,4 +1,7 @@
-"""How far a survey has come."""
+"""How far a survey has come: the counts that results, observers and the survey itself share.
+
+They stand at the ground, because whoever counts knows nothing of those who look.
+"""
 
 from __future__ import annotations
 

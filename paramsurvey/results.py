@@ -118,7 +118,13 @@ class MapResults:
         return missing_frame(self._missing_psets, self._lost)
 
     def with_upstream(self, above: list[Losses]) -> MapResults:
-        """Return the same results with what is missing because its ancestors are."""
+        """Return the same results with what is missing because its ancestors are.
+
+        Parameters
+        ----------
+        above : list of Losses
+            What each stage above has lost.
+        """
         inherited = [one for losses in above for one in losses.lost]
         if not inherited:
             return self
@@ -205,7 +211,13 @@ class MapResults:
         return self.results
 
     def to_dict(self, orient: Literal["records"] = "records") -> list[Pset]:
-        """Return the finished rows as a list of dicts."""
+        """Return the finished rows as a list of dicts.
+
+        Parameters
+        ----------
+        orient : {"records", "index", "dict", "list", ...}
+            As for `pandas.DataFrame.to_dict`.
+        """
         if orient != "records":
             raise ValueError(f"orient={orient!r}: only 'records' is supported; for others use to_df().to_dict()")
         return list(self.iterdicts())

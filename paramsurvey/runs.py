@@ -6,6 +6,8 @@ whole-table stage has its tables, a survey that such a stage asks for can begin.
 
 A whole-table stage that must not run, because rows are missing above it, does not keep the others from going on;
 `StageFailed` is raised when they have. A stage that raises ends the run at once, with what was finished.
+
+It stands above the surveys, and below the session that opens backends and observers: it alone knows all stages at once.
 """
 
 from __future__ import annotations

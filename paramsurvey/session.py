@@ -77,17 +77,47 @@ class Session(Closing):
         return self._backend_for(self._options).name
 
     def map(self, worker: Worker, psets: Any, **options: Any) -> MapResults:
-        """Call a worker for every pset; see `paramsurvey.map`."""
+        """Call a worker for every pset; see `paramsurvey.map`.
+
+        Parameters
+        ----------
+        worker : callable
+            ``worker(pset, system_kwargs, user_kwargs)``, which returns a dict or None.
+        psets : list of dicts, iterator, DataFrame or MapResults
+            The parameter sets.
+        **options
+            Options of `paramsurvey.map`.
+        """
         with self._counted():
             return cast("MapResults", self._survey(worker, psets, options, "map").run())
 
     def run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
-        """Run a pipeline; see `paramsurvey.run`."""
+        """Run a pipeline; see `paramsurvey.run`.
+
+        Parameters
+        ----------
+        pipeline : Pipeline
+            What to run.
+        psets : list of dicts, iterator, DataFrame or MapResults, optional
+            Of the only source; of several, each comes by its name.
+        **given
+            Sources by their names, and options of `paramsurvey.run`.
+        """
         with self._counted():
             return cast("RunResults", self._pipeline_run(pipeline, psets, given, "run").run())
 
     def greedy(self, worker: Worker | Pipeline, candidates: Any, **given: Any) -> GreedyResults:
-        """Pick the best candidate, and the best to go with it, and so on; see `paramsurvey.greedy`."""
+        """Pick the best candidate, and the best to go with it, and so on; see `paramsurvey.greedy`.
+
+        Parameters
+        ----------
+        worker : callable or Pipeline
+            What evaluates a candidate.
+        candidates : list, DataFrame or MapResults
+            What there is to choose from.
+        **given
+            Options of `paramsurvey.greedy`.
+        """
         with self._counted():
             return cast("GreedyResults", self._greedy_run(worker, candidates, given).run())
 
@@ -112,7 +142,19 @@ class Session(Closing):
         return stream
 
     def plan(self, worker: Worker | Pipeline, psets: Any = None, /, *, sample: int | None = None, **given: Any) -> Plan:
-        """Tell what a survey or a run would do, before it does anything expensive; see `paramsurvey.plan`."""
+        """Tell what a survey or a run would do, before it does anything expensive; see `paramsurvey.plan`.
+
+        Parameters
+        ----------
+        worker : callable or Pipeline
+            What would be run.
+        psets : list of dicts, iterator, DataFrame or MapResults, optional
+            Of the only source; of several, each comes by its name.
+        sample : int, optional
+            How many rows of the first source to run, to see.
+        **given
+            Sources by their names, and options, as for the run itself.
+        """
         from paramsurvey.pipeline import Pipeline
         from paramsurvey.plans.making import check_arguments, planned
         from paramsurvey.plans.sample import options_of_sample
@@ -130,7 +172,17 @@ class Session(Closing):
             )
 
     def stream(self, worker: Worker, psets: Any, **options: Any) -> Stream:
-        """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`."""
+        """Call a worker for every pset and yield the rows as they finish; see `paramsurvey.stream`.
+
+        Parameters
+        ----------
+        worker : callable
+            ``worker(pset, system_kwargs, user_kwargs)``, which returns a dict or None.
+        psets : list of dicts, iterator, DataFrame or MapResults
+            The parameter sets.
+        **options
+            Options of `paramsurvey.map`.
+        """
         stream = Stream(self, self._survey(worker, psets, options, "stream"))
         self._streams.add(stream)
         return stream
@@ -156,7 +208,13 @@ class Session(Closing):
         self._end()
 
     def close_if_idle(self, who: str) -> None:
-        """Close; raises `SessionError`, which says `who` wanted it, if a survey is running."""
+        """Close; raises `SessionError`, which says `who` wanted it, if a survey is running.
+
+        Parameters
+        ----------
+        who : str
+            What asks for it, in the message.
+        """
         with self._lock:
             if self._running:
                 raise SessionError(
@@ -348,7 +406,7 @@ class _Rows(Closing):
 
 
 class Stream(_Rows):
-    """The finished rows of a running survey, as dicts; see `paramsurvey.stream`.
+    """The finished rows of a running survey, as dicts; `stream` makes them.
 
     Leaving a loop over it, or closing it, ends what is still running.
 
@@ -370,7 +428,7 @@ class Stream(_Rows):
 
 
 class RunStream(_Rows):
-    """The rows of the last stage of a running pipeline, as dicts; see `Session.stream_run`.
+    """The rows of the last stage of a running pipeline, as dicts; `stream_run` makes them.
 
     Leaving a loop over it, or closing it, ends what is still running.
 
@@ -434,8 +492,8 @@ def init(**options: Any) -> None:
     vstats : int, default 1
         Performance statistics on standard error. 0: none; 1: every 30 seconds, unless ``verbose=0``; 2: every second
         and at the end; 3: the same, as histograms.
-    limit : int, default 0
-        Compute only so many psets. 0: all of them.
+    limit : int, optional
+        Compute only so many psets. By default, as with 0, all of them.
     ncores : int, optional
         How many cores to use, or, if negative, how many to leave unused. By default all of them. On any backend, no
         more psets run at once than that.

@@ -7,6 +7,8 @@ row is known. What the lane says of its rows is told under the numbers of the su
 
 A slab with rows of both kinds comes back in two pieces, in each of which the rows of the other look like failures that
 are tried again; so everybody who deals with parts deals with these.
+
+It stands between the two so that neither a survey nor its lane need know of journals; without one there is no sieve.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 `Survey` owns what changes while it runs: the dispatcher, the answers, the counts. It is told by the `Run` that it
 belongs to, in the thread that drives the loop, what has come back.
+
+A run has several, which know nothing of one another: what one answers and another one wants goes through the run.
 """
 
 from __future__ import annotations

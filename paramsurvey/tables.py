@@ -2,6 +2,8 @@
 
 A `Table` is what a survey begins and ends with; `joined` makes the one from the other. In a `Table` every value is the
 object that went in; only its `frame` decides on dtypes, once, from all the values of a column.
+
+It needs pandas; `psets`, by which the first psets are on their way before pandas is imported, does not.
 """
 
 from __future__ import annotations
@@ -78,7 +80,15 @@ class Table:
         return list(range(self.count)) if self.index is None else self.index.tolist()
 
     def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
-        """Return some rows as a chunk carries them."""
+        """Return some rows as a chunk carries them.
+
+        Parameters
+        ----------
+        start, stop : int
+            From which row on, and up to which.
+        attempt : int
+            How often they have been tried, with this time.
+        """
         return ChunkRows(self.keys, cut(self.columns, start, stop), stop - start, attempt)
 
     def portable(self) -> tuple[Keys, list[Column]]:
@@ -86,7 +96,13 @@ class Table:
         return self.keys, self.rows(0, self.count, 1).columns
 
     def pset(self, row: int) -> Pset:
-        """Make the dict of one row."""
+        """Make the dict of one row.
+
+        Parameters
+        ----------
+        row : int
+            Its number.
+        """
         return pset_at(self.keys, self.columns, row)
 
     def brought(self) -> Table:
@@ -96,7 +112,13 @@ class Table:
         return attrs.evolve(self, columns=[brought(column) for column in self.columns])
 
     def take(self, rows: np.ndarray[Any, Any] | None) -> Table:
-        """Return these rows; None for all of them."""
+        """Return these rows; None for all of them.
+
+        Parameters
+        ----------
+        rows : array of int64 or None
+            Their numbers, in any order and any number of times.
+        """
         if rows is None:
             return self
         if not len(rows):
@@ -116,7 +138,13 @@ class Table:
         return Table(self.keys, [[] for _ in self.keys], 0, index, typed, self.header)
 
     def slice(self, start: int, stop: int) -> Table:
-        """Return some rows that follow one another, without their labels."""
+        """Return some rows that follow one another, without their labels.
+
+        Parameters
+        ----------
+        start, stop : int
+            From which row on, and up to which.
+        """
         columns = [_sliced(column, start, stop) for column in self.columns]
         typed = self.typed
         if typed:
@@ -125,30 +153,60 @@ class Table:
         return Table(self.keys, columns, stop - start, None, typed, self.header)
 
     def column(self, key: Hashable) -> Column:
-        """Return the values of one column."""
+        """Return the values of one column.
+
+        Parameters
+        ----------
+        key : column name
+            Which.
+        """
         return self.columns[self.keys.index(key)]
 
     def only(self, keys: Sequence[Hashable]) -> Table:
-        """Return these columns, in this order."""
+        """Return these columns, in this order.
+
+        Parameters
+        ----------
+        keys : list of column names
+            Those that are kept.
+        """
         by_key = dict(zip(self.keys, self.columns, strict=True))
         columns = [by_key[key] for key in keys]
         typed = {key: self.typed[key] for key in keys if key in self.typed}
         return Table(tuple(keys), columns, self.count, self.index, typed, _header(self.header, keys))
 
     def renamed(self, names: Mapping[Hashable, Hashable]) -> Table:
-        """Return the same rows with other names for some columns."""
+        """Return the same rows with other names for some columns.
+
+        Parameters
+        ----------
+        names : mapping
+            New names by old ones.
+        """
         keys = tuple(names.get(key, key) for key in self.keys)
         typed = {names.get(key, key): series for key, series in self.typed.items()}
         return Table(keys, self.columns, self.count, self.index, typed, _header(self.header, keys))
 
     def beside(self, other: Table) -> Table:
-        """Return a table with these columns and those of another one of the same length."""
+        """Return a table with these columns and those of another one of the same length.
+
+        Parameters
+        ----------
+        other : Table
+            The columns that come after these.
+        """
         keys, columns = self.keys + other.keys, self.columns + other.columns
         typed = {**self.typed, **other.typed} if other.typed else self.typed
         return Table(keys, columns, self.count, self.index, typed, _header(self.header, keys))
 
     def frame(self, index: pd.Index[Any] | None = None) -> pd.DataFrame:
-        """Make the DataFrame; the user may change it without changing anything here."""
+        """Make the DataFrame; the user may change it without changing anything here.
+
+        Parameters
+        ----------
+        index : Index, optional
+            The labels of its rows, if not the table's own.
+        """
         if index is None:
             index = pd.RangeIndex(self.count) if self.index is None else self.index
         columns = [

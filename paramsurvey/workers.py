@@ -402,11 +402,23 @@ class Template:
 
     @classmethod
     def literal(cls, text: str) -> Template:
-        """Return the template of a text in which braces mean nothing."""
+        """Return the template of a text in which braces mean nothing.
+
+        Parameters
+        ----------
+        text : str
+            What is to stand in the command as it is.
+        """
         return cls(text.replace("{", "{{").replace("}", "}}"))
 
     def filled(self, pset: Mapping[Any, Any]) -> str:
-        """Return the text with the pset's values in it."""
+        """Return the text with the pset's values in it.
+
+        Parameters
+        ----------
+        pset : dict
+            The values for its fields.
+        """
         for name in self.names:
             if name not in pset:
                 raise PsetError(

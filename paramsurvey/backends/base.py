@@ -81,7 +81,13 @@ class Backend(Protocol):
         ...
 
     def publish(self, obj: Any) -> Published:
-        """Make a constant known wherever submissions run, once; raises `Unsendable` if it cannot be pickled."""
+        """Make a constant known wherever submissions run, once; raises `Unsendable` if it cannot be pickled.
+
+        Parameters
+        ----------
+        obj : object
+            The constant.
+        """
         ...
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:
@@ -91,15 +97,36 @@ class Backend(Protocol):
         such result. A backend that can look into its processes calls ``fn(*args, monitor=...)``
         (`engine.worker.Monitor`), and passes the parts that come ahead to ``options.on_part``, before the future is
         done. `submit` may return a future that is done.
+
+        Parameters
+        ----------
+        fn : callable
+            A function that can be imported where calls run.
+        *args : object
+            Its arguments.
+        options : TaskOptions
+            What the engine says of this call.
         """
         ...
 
     def recall(self, future: Future[Any]) -> None:
-        """Ask for the rows that a submission has not begun; a `GivenBack` tells which. May do nothing."""
+        """Ask for the rows that a submission has not begun; a `GivenBack` tells which. May do nothing.
+
+        Parameters
+        ----------
+        future : Future
+            What `submit` has returned.
+        """
         ...
 
     def kill(self, future: Future[Any]) -> None:
-        """End a submission now, with whatever it has started; its future raises `Killed`. May do nothing."""
+        """End a submission now, with whatever it has started; its future raises `Killed`. May do nothing.
+
+        Parameters
+        ----------
+        future : Future
+            What `submit` has returned.
+        """
         ...
 
     def resources(self) -> dict[str, Any]:
@@ -121,11 +148,23 @@ class Placing(Protocol):
         ...
 
     def room(self, settings: Mapping[str, Any]) -> int:
-        """Return how many tasks with these settings can run at once; raises `OptionError` if none ever can."""
+        """Return how many tasks with these settings can run at once; raises `OptionError` if none ever can.
+
+        Parameters
+        ----------
+        settings : dict
+            The user's own words for this backend.
+        """
         ...
 
     def rows_per_task(self, max_tasks: int) -> int:
-        """Return how many psets a chunk may have, if a process is to be replaced after `max_tasks` of them."""
+        """Return how many psets a chunk may have, if a process is to be replaced after `max_tasks` of them.
+
+        Parameters
+        ----------
+        max_tasks : int
+            After how many psets a process is to be replaced.
+        """
         ...
 
 
@@ -134,7 +173,13 @@ class Elastic(Protocol):
     """A backend that says itself what ``ncores=`` means, which may be more than it has had slots for so far."""
 
     def at_most(self, ncores: int) -> int | None:
-        """Return how many slots ``ncores=`` means; None for all that there are and will be."""
+        """Return how many slots ``ncores=`` means; None for all that there are and will be.
+
+        Parameters
+        ----------
+        ncores : int
+            What the user has said; not more than 0 means so many fewer than there are.
+        """
         ...
 
 
@@ -143,7 +188,13 @@ class Configurable(Protocol):
     """A backend with settings of its own, which are given under its name: ``ray={...}``."""
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings of one survey: raise `OptionError` if one is unknown, impossible, or only for ``init``."""
+        """Refuse settings of one survey: raise `OptionError` if one is unknown, impossible, or only for ``init``.
+
+        Parameters
+        ----------
+        settings : dict
+            The user's own words for this backend.
+        """
         ...
 
 
@@ -190,6 +241,15 @@ def installed(backend: str, library: str, more: str = "") -> Iterator[None]:
 def refuse_unknown_settings(backend: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuse a setting that a backend does not have.
 
+    Parameters
+    ----------
+    backend : str
+        Whose settings they are.
+    settings : dict
+        What the user has given.
+    known : set of str
+        Those that there are.
+
     Raises
     ------
     OptionError
@@ -209,13 +269,28 @@ def refuse_unknown_settings(backend: str, settings: Mapping[str, Any], known: Co
 
 
 def settings_of(backend: Backend, options: Options) -> dict[str, Any]:
-    """Return what the user has to say to a backend alone."""
+    """Return what the user has to say to a backend alone.
+
+    Parameters
+    ----------
+    backend : Backend
+        Whose.
+    options : Options
+        Those of the survey.
+    """
     settings: dict[str, Any] = getattr(options, backend.name, {})
     return settings
 
 
 def refuse_what_it_cannot(backend: Backend, options: Options) -> None:
     """Refuse the options that ask for what a backend cannot do, and settings that it does not have.
+
+    Parameters
+    ----------
+    backend : Backend
+        Who would have to do it.
+    options : Options
+        Those of the survey.
 
     Raises
     ------
@@ -242,7 +317,13 @@ def refuse_what_it_cannot(backend: Backend, options: Options) -> None:
 
 
 def what_it_lacks(candidate: object) -> list[str]:
-    """Return the names of a backend's methods and attributes that an object does not have."""
+    """Return the names of a backend's methods and attributes that an object does not have.
+
+    Parameters
+    ----------
+    candidate : object
+        What may be a backend.
+    """
     wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
     return [name for name in wanted if not hasattr(candidate, name)]
 

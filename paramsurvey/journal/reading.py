@@ -57,7 +57,7 @@ def open_journal(path: str | os.PathLike[str]) -> OpenJournal:
 
 
 class OpenJournal(Closing):
-    """A journal that is being looked into; see `open_journal`.
+    """A journal that is being looked into; `open_journal` makes it.
 
     Whatever is asked of it, it first reads what has been added to the file since.
 

@@ -131,7 +131,13 @@ class Ask:
         return self.until == "first" and type(self.psets) is list and not self.psets
 
     def is_of_one_survey_with(self, other: Ask) -> bool:
-        """Tell whether another ask is for the same worker with the same options."""
+        """Tell whether another ask is for the same worker with the same options.
+
+        Parameters
+        ----------
+        other : Ask
+            One that the same stage has yielded.
+        """
         if not _are_alike(self.worker, other.worker):
             return False
         return self.options is other.options or _are_alike(dict(self.options), dict(other.options))
@@ -206,15 +212,36 @@ class Columns:
     open: bool = True
 
     def lacks(self, name: Hashable) -> bool:
-        """Whether it is certain that there is no such column."""
+        """Whether it is certain that there is no such column.
+
+        Parameters
+        ----------
+        name : column name
+            The column.
+        """
         return not self.open and name not in self.names
 
     def with_more(self, names: Iterable[Hashable], *, open: bool = False) -> Columns:  # noqa: A002 - the field's name
-        """Return these columns, and others after them."""
+        """Return these columns, and others after them.
+
+        Parameters
+        ----------
+        names : list of column names
+            Those that are added, if they are not there already.
+        open : bool
+            Whether others may be added with them.
+        """
         return Columns(tuple(dict.fromkeys((*self.names, *names))), self.open or open)
 
     def need(self, names: Iterable[Hashable], stage: str) -> None:
         """Refuse columns that cannot be there.
+
+        Parameters
+        ----------
+        names : list of column names
+            Those that are read.
+        stage : str
+            Who reads them, in the message.
 
         Raises
         ------
@@ -230,6 +257,13 @@ class Columns:
 
     def refuse(self, names: Iterable[Hashable], stage: str) -> None:
         """Refuse columns that are there already.
+
+        Parameters
+        ----------
+        names : list of column names
+            Those that are made.
+        stage : str
+            Who makes them, in the message.
 
         Raises
         ------
@@ -263,12 +297,24 @@ class Bounds:
     most: float = math.inf
 
     def times(self, other: Bounds) -> Bounds:
-        """Return how many pairs there are of so many with so many others."""
+        """Return how many pairs there are of so many with so many others.
+
+        Parameters
+        ----------
+        other : Bounds
+            How many others each is paired with.
+        """
         most = self.most * other.most if self.most and other.most else 0  # also 0 times any number
         return Bounds(self.least * other.least, most)
 
     def up_to(self, count: int) -> Bounds:
-        """Return how many are left if only so many are kept."""
+        """Return how many are left if only so many are kept.
+
+        Parameters
+        ----------
+        count : int
+            How many are kept at most.
+        """
         return Bounds(min(count, self.least), min(count, self.most))
 
 
@@ -328,6 +374,11 @@ class RowStage(Protocol):
         """Yield rows, in the order of those they come from; in several pieces if they are many.
 
         What comes of a row may not depend on which others are in the slice.
+
+        Parameters
+        ----------
+        table : Table
+            Some rows that follow one another.
         """
         ...
 
@@ -346,12 +397,22 @@ class TableStage(Protocol):
         A generator may yield any number of `Ask` before it returns. If a run ends before its time, by Ctrl-C for
         instance, `GeneratorExit` is raised where it waits; what it then returns, if it catches that, is among the
         results that the run leaves.
+
+        Parameters
+        ----------
+        *tables : Table
+            The rows of each stage that it comes after.
         """
         ...
 
 
 def kind_of(stage: object) -> Kind:
     """Tell what kind of stage this is.
+
+    Parameters
+    ----------
+    stage : object
+        What may be a stage.
 
     Raises
     ------
@@ -372,13 +433,26 @@ def kind_of(stage: object) -> Kind:
 
 
 def inputs_of(stage: object) -> Inputs:
-    """Tell after how many stages a stage may come."""
+    """Tell after how many stages a stage may come.
+
+    Parameters
+    ----------
+    stage : object
+        A stage of any kind.
+    """
     least_most: Inputs = getattr(stage, "inputs", (1, 1))
     return least_most
 
 
 def columns_after(stage: object, *inputs: Columns) -> Columns:
     """Tell which columns a stage gives.
+
+    Parameters
+    ----------
+    stage : object
+        A stage of any kind.
+    *inputs : Columns
+        What each stage above gives.
 
     Raises
     ------
@@ -391,7 +465,13 @@ def columns_after(stage: object, *inputs: Columns) -> Columns:
 
 
 def fan_out_of(stage: object) -> Bounds:
-    """Tell how many rows a row-wise stage makes of each."""
+    """Tell how many rows a row-wise stage makes of each.
+
+    Parameters
+    ----------
+    stage : RowStage
+        A row-wise stage.
+    """
     fan_out = getattr(stage, "fan_out", None)
     if isinstance(fan_out, int):
         return Bounds(fan_out, fan_out)
@@ -399,7 +479,15 @@ def fan_out_of(stage: object) -> Bounds:
 
 
 def bounds_after(stage: object, *inputs: Bounds) -> Bounds:
-    """Tell how many rows a stage gives at least and at most, from how many it gets."""
+    """Tell how many rows a stage gives at least and at most, from how many it gets.
+
+    Parameters
+    ----------
+    stage : object
+        A stage of any kind.
+    *inputs : Bounds
+        How many rows each stage above gives.
+    """
     bounds, kind = getattr(stage, "bounds", None), kind_of(stage)
     if callable(bounds):
         known: Bounds = bounds(*inputs)
@@ -410,7 +498,15 @@ def bounds_after(stage: object, *inputs: Bounds) -> Bounds:
 
 
 def conversation(stage: TableStage, tables: Iterable[Table]) -> Generator[Ask, Any, Any]:
-    """Return the conversation with a whole-table stage, also with one that never asks."""
+    """Return the conversation with a whole-table stage, also with one that never asks.
+
+    Parameters
+    ----------
+    stage : TableStage
+        Who is told.
+    tables : list of Table
+        The rows of each stage that it comes after.
+    """
     outcome = stage.table(*tables)
     if not inspect.isgenerator(outcome):
         return outcome
@@ -430,6 +526,11 @@ def conversation(stage: TableStage, tables: Iterable[Table]) -> Generator[Ask, A
 def said_in_the_end(talk: Generator[Ask, Any, Any]) -> Any:
     """End a conversation before its time; return what the stage has by then.
 
+    Parameters
+    ----------
+    talk : generator
+        What the stage's ``table()`` has returned.
+
     Raises
     ------
     GeneratorExit
@@ -443,6 +544,12 @@ def said_in_the_end(talk: Generator[Ask, Any, Any]) -> Any:
 
 
 def listed(names: Iterable[Hashable]) -> str:
-    """Name some columns or stages in a message."""
+    """Name some columns or stages in a message.
+
+    Parameters
+    ----------
+    names : list of hashable
+        At most twenty are named.
+    """
     shown = [repr(name) for name in names]
     return ", ".join(shown[:20] + ["..."] * (len(shown) > 20)) or "none"

@@ -71,7 +71,17 @@ class Map:
         return rows.with_more(makes)
 
     def work(self, name: str, options: Options, cwd: str | None) -> Work:
-        """Return what all its chunks have in common, given all its options; the workers run in the folder `cwd`."""
+        """Return what all its chunks have in common, given all its options; the workers run in the folder `cwd`.
+
+        Parameters
+        ----------
+        name : str
+            What the stage is called in the run.
+        options : Options
+            All its options, those of the run among them.
+        cwd : str or None
+            Where the workers run; None: where they are.
+        """
         return Work(
             worker=self.worker,
             user_kwargs=options.user_kwargs,

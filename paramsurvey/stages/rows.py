@@ -176,7 +176,15 @@ def _exact_grid(lists: Mapping[Hashable, Iterable[Any]]) -> Table:
 
 @attrs.frozen
 class NewColumn:
-    """A column to be made: its name, and of what."""
+    """A column to be made: its name, and of what.
+
+    Parameters
+    ----------
+    name : column name
+        What it is called.
+    reader : Reader
+        What computes it.
+    """
 
     name: Hashable
     reader: Reader
@@ -314,7 +322,13 @@ class Wanted:
     others: tuple[Any, ...]
 
     def has(self, value: Any) -> bool:
-        """Tell whether it is one of them, as Python compares."""
+        """Tell whether it is one of them, as Python compares.
+
+        Parameters
+        ----------
+        value : object
+            A value of the column.
+        """
         try:
             if value in self.hashable:
                 return True

@@ -734,7 +734,15 @@ class BackendContract:
     # How to wait
 
     def drive(self, backend: Drivable, until: Callable[[], bool]) -> None:
-        """Do a backend's work until something is true; it has to stop in half of the patience."""
+        """Do a backend's work until something is true; it has to stop in half of the patience.
+
+        Parameters
+        ----------
+        backend : Drivable
+            Whose work it is.
+        until : callable
+            Tells whether it is enough.
+        """
         began = time.monotonic()
         while not until() and (left := self.patience - (time.monotonic() - began)) > 0:
             backend.drive(until, left)
@@ -742,7 +750,13 @@ class BackendContract:
         claim(seconds < self.patience / 2, f"drive has gone on for {seconds:.1f} s")
 
     def outcome(self, future: Future[Any] | None) -> tuple[Any, BaseException | None]:
-        """Return a future's result, or its exception, if it comes in time."""
+        """Return a future's result, or its exception, if it comes in time.
+
+        Parameters
+        ----------
+        future : Future
+            What `submit` has returned.
+        """
         claim(isinstance(future, Future), f"{future!r} is not a concurrent.futures.Future")
         assert future is not None
         claim(bool(wait([future], self.patience).done), f"a future is not done after {self.patience:g} s")
@@ -750,14 +764,26 @@ class BackendContract:
         return (None if error else future.result()), error
 
     def result(self, future: Future[Any] | None) -> Any:
-        """Return a future's result; an exception instead of it is a failed claim."""
+        """Return a future's result; an exception instead of it is a failed claim.
+
+        Parameters
+        ----------
+        future : Future
+            What `submit` has returned.
+        """
         result, error = self.outcome(future)
         if error is not None:
             raise AssertionError(f"instead of a result there is {safe_repr(error)}") from error
         return result
 
     def error(self, future: Future[Any]) -> BaseException:
-        """Return a future's exception; a result instead of it is a failed claim."""
+        """Return a future's exception; a result instead of it is a failed claim.
+
+        Parameters
+        ----------
+        future : Future
+            What `submit` has returned.
+        """
         result, error = self.outcome(future)
         if error is None:
             raise AssertionError(f"instead of an exception there is the result {safe_repr(result)}")

@@ -117,7 +117,7 @@ class Survey(Node):
             most = None if most is None else self.backend.rows_per_task(most)
         chunker = Chunker(self.slots, fixed=options.group_size, most=most, cost=cost)
         retries = Retries(options.retries, options.retry_timeouts, options.retry_backoff, options.retry_alone)
-        stages = getattr(self.stage.worker, "stage_names", ())
+        stages = getattr(getattr(self.stage, "worker", None), "stage_names", ())
         self._dispatcher = Dispatcher(0, chunker, retries=retries, stages=stages)
 
     # Its life, as told by the run

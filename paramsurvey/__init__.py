@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from paramsurvey import folders as _folders  # noqa: F401 - the first folder is the one at this import
 from paramsurvey.lazy import load
 from paramsurvey.version import __version__
 

@@ -15,7 +15,7 @@ def load(name: str) -> ModuleType:
     the collector would go through all of them as soon as it may, which takes a tenth of that time once more.
     """
     if name in sys.modules:
-        return sys.modules[name]
+        return importlib.import_module(name)  # it waits if another thread is importing it
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -18,6 +18,7 @@ from weakref import WeakSet
 from paramsurvey.backends.base import Backend, limit_of
 from paramsurvey.backends.opening import checked_backend, open_backend, refuse_wrong_settings
 from paramsurvey.closing import Closing
+from paramsurvey.engine.pickling import IS_LOADING
 from paramsurvey.errors import OptionError, SessionError, StageError
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
@@ -53,6 +54,7 @@ class Session(Closing):
     """
 
     def __init__(self, **options: Any) -> None:
+        _refuse_inside_an_import()
         self._given = check(options, "init")
         self._options = resolve(init=self._given, environ=os.environ)
         refuse_wrong_settings(self._options)
@@ -466,6 +468,15 @@ class _Default:
 
     session: Session | None = None
     lock = threading.Lock()
+
+
+def _refuse_inside_an_import() -> None:
+    """Keep a worker process from running a survey because it imports the module that runs it."""
+    if IS_LOADING.get():
+        raise SessionError(
+            "a worker process has imported a module that runs a survey as soon as it is imported; put the worker into "
+            'a module of its own, or what runs the survey under `if __name__ == "__main__":` or into a function'
+        )
 
 
 def default_session() -> Session:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing, current_folder, refuse_what_it_cannot, settings_of
+from paramsurvey.backends.base import Placing, refuse_what_it_cannot, settings_of
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -28,6 +28,7 @@ from paramsurvey.engine.records import Failure, Part, Retries, TaskOptions, Work
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError, OptionError, WorkerError
 from paramsurvey.flow import Arrivals, Direct, Edge, Feed, Node, Settled, in_order, piece_of
+from paramsurvey.folders import current_folder
 from paramsurvey.observers.events import (
     Event,
     OutFuncFailed,
@@ -132,15 +133,19 @@ class Survey(Node):
         """
         chdir = self.options.chdir
         folder = current_folder() if chdir is None else os.path.abspath(chdir)
-        self._work = self.stage.work(self.name, self.options, folder)
+        work = self._work = self.stage.work(self.name, self.options, folder)
         try:
-            self._handle = self.backend.publish(self._work)
+            self._handle = self.backend.publish(work)
         except BackendError:
             raise
         except Exception as exc:
+            from paramsurvey.engine.culprit import can_travel, culprit  # only now
+
+            in_worker = not can_travel(work.worker)
+            what = culprit(work.worker, self.name) if in_worker else culprit(work.user_kwargs, "user_kwargs")
             raise WorkerError(
                 f"{self.name}: the worker or its user_kwargs cannot be pickled for the backend "
-                f"{self.backend.name!r}: {exc}"
+                f"{self.backend.name!r}: {exc}; what cannot is {what}"
             ) from exc
 
     def begin(self, feed: Feed, ledger: Ledger | None, come_back: Callable[[Taken], None]) -> Lane:

@@ -277,6 +277,13 @@ def takes_a_while(pset, system_kwargs, user_kwargs):
     return {"square": pset["n"] ** 2}
 
 
+def kills_what_starts_the_workers(pset, system_kwargs, user_kwargs):
+    if pset["bad"]:
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return {"square": pset["n"] ** 2}
+
+
 # 3. Hangs
 
 

@@ -92,15 +92,16 @@ def in_a_thread(target: Any) -> Iterator[threading.Event]:
 
 @pytest.mark.parametrize("group_size", GROUP_SIZES.values(), ids=GROUP_SIZES)
 def test_workers_killed_at_random_lose_nothing_and_no_pset_is_blamed(group_size, session_on):
-    """A kill follows when something has finished since the last: else a slow machine would never get on."""
+    """A kill follows when fifty have finished since the last: else a slow machine has the same three under way."""
     session, chance, kills = session_on(), random.Random(1), []
-    progress = threading.Event()
+    finished: list[int] = []
 
     def kill_some(stop: threading.Event) -> None:
+        seen = 0
         while not stop.wait(chance.uniform(0.02, 0.08)):
             victims = workers()
-            if victims and progress.is_set():
-                progress.clear()
+            if victims and len(finished) >= seen + 50:
+                seen = len(finished)
                 kills.append(chance.choice(victims))
                 kill(kills[-1])
 
@@ -108,7 +109,7 @@ def test_workers_killed_at_random_lose_nothing_and_no_pset_is_blamed(group_size,
     with in_a_thread(kill_some):
         while len(kills) < 5:
             results = session.map(
-                bad_workers.takes_a_millisecond, psets, group_size=group_size, out_func=lambda *_: progress.set()
+                bad_workers.takes_a_millisecond, psets, group_size=group_size, out_func=lambda *_: finished.append(1)
             )
             assert len(results.missing) == 0
             assert_healthy(results, psets, 1200)
@@ -166,6 +167,17 @@ def test_a_killed_guard_takes_all_workers_along_and_the_survey_goes_on(group_siz
     assert results.missing["_exception"].tolist() == []
     assert_healthy(results, psets, 60)
     wait_until(lambda: not any(map(is_running, before)))
+    assert_still_works(session)
+
+
+def test_a_pset_that_kills_what_starts_the_workers_is_given_up(session_on):
+    session = session_on()
+    psets = healthy_psets(20)
+    bad = {"n": -1, "bad": True}
+    results = session.map(bad_workers.kills_what_starts_the_workers, [*psets[:10], bad, *psets[10:]], timeout=60)
+    assert results.missing[["n", "_kind", "_attempts"]].values.tolist() == [[-1, "died", 3]]
+    assert "the process that starts the worker processes was killed" in results.missing["_exception"].iloc[0]
+    assert_healthy(results, psets, 21)
     assert_still_works(session)
 
 

@@ -13,9 +13,10 @@ PACKAGE = Path(paramsurvey.__file__).parent
 
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = [
-    {"closing", "errors", "lazy", "version", "saving", "drawing", "charts"},
+    {"closing", "errors", "folders", "lazy", "version", "saving", "drawing", "charts"},
     {"fingerprint", "callables", "progress", "engine.columns", "engine.records", "engine.pickling", "engine.chunking"},
     {
+        "engine.culprit",
         "engine.worker",
         "engine.details",
         "engine.dispatcher",
@@ -195,6 +196,7 @@ OF_A_MAP = {
         "errors",
         "fingerprint",
         "flow",
+        "folders",
         "interrupts",
         "lazy",
         "options",
@@ -223,6 +225,7 @@ def test_a_plain_map_loads_what_it_needs_and_nothing_else(tmp_path):
 def test_the_package_alone_loads_none_of_its_modules():
     loaded = loaded_by("import paramsurvey")
     assert {name for name in loaded if name.startswith("paramsurvey.")} <= {
+        "paramsurvey.folders",
         "paramsurvey.lazy",
         "paramsurvey.version",
     }

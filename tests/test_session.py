@@ -805,6 +805,25 @@ def test_a_worker_that_cannot_be_pickled_is_refused_by_the_pool(pool):
         pool.map(lambda *_: lock, psets_of(1), name="locked")
     with pytest.raises(WorkerError, match="user_kwargs cannot be pickled"):
         pool.map(double, psets_of(1), user_kwargs=lock)
+
+
+class Locked:
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __call__(self, pset, system_kwargs, user_kwargs):
+        return {}
+
+
+def test_what_of_a_worker_cannot_be_pickled_is_named(pool):
+    deep = {"shallow": 1, "deep": [1, (threading.Lock(),)]}
+    for worker, user_kwargs, place in (
+        (lambda *_: deep, None, r"deep\['deep'\]\[1\]\[0\], which .*<lambda> uses"),
+        (Locked(Locked(threading.Lock())), None, r"Locked\.inner\.inner"),
+        (double, {"model": Locked(deep)}, r"user_kwargs\['model'\]\.inner\['deep'\]\[1\]\[0\]"),
+    ):
+        with pytest.raises(WorkerError, match=f"; what cannot is {place}$"):
+            pool.map(worker, psets_of(1), user_kwargs=user_kwargs)
     assert len(pool.map(double, psets_of(1))) == 1
 
 
@@ -884,6 +903,105 @@ def test_a_script_can_import_its_worker_from_beside_it(tmp_path):
     main = f"import paramsurvey\nfrom mine import worker, Point\nprint('imported')\nresults ={run}"
     (tmp_path / "lib" / "main.py").write_text(main)
     assert run_python("lib/main.py") == EXPECTED
+
+
+def test_a_script_may_begin_in_several_threads_at_once():
+    script = """
+import threading, paramsurvey
+sizes = []
+def survey():
+    sizes.append(len(paramsurvey.map(lambda p, s, u: None, [{"a": a} for a in range(3)], ncores=1, verbose=0)))
+threads = [threading.Thread(target=survey) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(sizes)
+"""
+    assert run_python("-c", script) == "[3, 3, 3, 3]\n"
+
+
+DECORATED = """
+import functools, math, multiprocessing, paramsurvey
+
+@functools.cache
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+@functools.singledispatch
+def doubled(value):
+    return 2 * value
+
+@doubled.register
+def _(value: str):
+    return 2 * len(value)
+
+class Circle:
+    radius = 3
+
+    @functools.cached_property
+    def area(self):
+        return round(math.pi * self.radius**2)
+
+def square(n):
+    return n * n
+
+def worker(pset, system_kwargs, user_kwargs):
+    with multiprocessing.Pool(1) as pool:
+        squares = pool.map(square, range(3))
+    return {"b": [fibonacci(pset["a"]), doubled("xyz"), Circle().area, squares, fibonacci.cache_info().maxsize]}
+
+print(paramsurvey.map(worker, [{"a": 30}], ncores=1, verbose=0).to_dict()[0]["b"])
+"""
+
+
+def test_helpers_of_a_script_may_be_decorated_and_used_by_a_pool_of_the_workers_own(tmp_path):
+    (tmp_path / "script.py").write_text(DECORATED)
+    assert run_python("script.py") == "[832040, 6, 28, [0, 1, 4], None]\n"
+
+
+def test_a_traceback_names_the_file_and_the_lines_of_a_script(tmp_path):
+    script = """
+import paramsurvey
+def worker(pset, system_kwargs, user_kwargs):
+    return {"b": 1 / pset["a"]}
+print(paramsurvey.map(worker, [{"a": 0}], ncores=1, verbose=0).missing["_traceback"].iloc[0])
+"""
+    (tmp_path / "script.py").write_text(script)
+    told = run_python("script.py")
+    assert f'File "{tmp_path / "script.py"}", line 4, in worker' in told
+    assert 'return {"b": 1 / pset["a"]}' in told
+
+
+def test_a_script_on_standard_input_may_leave_the_folder_of_its_modules(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine.py").write_text("def helper(x):\n    return x + 1\n")
+    script = """
+import os, mine, paramsurvey
+os.chdir("elsewhere")
+print(paramsurvey.map(lambda p, s, u: {"b": mine.helper(p["a"])}, [{"a": 1}], ncores=1, verbose=0).to_dict())
+"""
+    assert run_python("-", input=script) == "[{'a': 1, 'b': 2}]\n"
+
+
+def test_a_module_that_runs_a_survey_when_it_is_imported_is_refused_by_the_workers(tmp_path):
+    """Each worker would import it, and run the survey again."""
+    (tmp_path / "surveyed.py").write_text("""
+import paramsurvey
+def worker(pset, system_kwargs, user_kwargs):
+    return None
+paramsurvey.map(worker, [{"a": 1}], ncores=1, verbose=0)
+""")
+    script = """
+try:
+    import surveyed
+except Exception as exc:
+    print(type(exc).__name__, exc)
+"""
+    (tmp_path / "script.py").write_text(script)
+    told = run_python("script.py")
+    assert told.startswith("WorkerStartError worker: the worker cannot be started (SessionError: a worker process has")
+    assert 'or what runs the survey under `if __name__ == "__main__":` or into a function' in told
 
 
 def test_a_script_may_forget_to_finalize_and_leave_a_stream_open(tmp_path):

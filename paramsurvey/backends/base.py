@@ -40,7 +40,6 @@ These are methods and attributes that come together:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -326,11 +325,3 @@ def what_it_lacks(candidate: object) -> list[str]:
     """
     wanted = ("name", "can_kill", "slots", "publish", "submit", "recall", "kill", "resources", "close")
     return [name for name in wanted if not hasattr(candidate, name)]
-
-
-def current_folder() -> str | None:
-    """Return where calls run if nothing else is said; None if it was removed: then they stay where they are."""
-    try:
-        return os.getcwd()
-    except OSError:
-        return None

@@ -9,9 +9,9 @@ from typing import Any
 
 import attrs
 
-from paramsurvey.backends.base import current_folder
 from paramsurvey.engine.records import TaskOptions
 from paramsurvey.errors import BackendError
+from paramsurvey.folders import current_folder
 
 
 @attrs.frozen

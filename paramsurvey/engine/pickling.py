@@ -6,17 +6,25 @@ lives in ``__main__``, a notebook cell or a script on standard input.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
+import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 
 PROTOCOL = 5
 LARGE = 64 * 1024
 """Buffers from this size on travel beside the pickle, without being copied into it."""
+
+IS_LOADING: ContextVar[bool] = ContextVar("IS_LOADING", default=False)
+"""Whether this is a worker process that is unpickling a constant, and so imports the user's modules."""
 
 _ATOMS = frozenset({int, float, bool, str, bytes, complex, type(None)})
 
@@ -29,13 +37,89 @@ class Frozen(NamedTuple):
 
 
 class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Cloudpickle, except that an open file is refused: a copy of its text would not be what the user had."""
+    """Cloudpickle, with what decorators of `functools` leave in a script, and without open files.
+
+    A copy of an open file's text would not be what the user had. What is taken from ``__main__`` is known by its name
+    in the ``__main__`` of a worker process, too, where a worker's own pool of processes will look for it.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
-        """Refuse open files; leave the rest to cloudpickle."""
+        """Refuse open files, say how some kinds of objects are made again; leave the rest to cloudpickle."""
         if isinstance(obj, io.IOBase) and not isinstance(obj, io.BytesIO | io.StringIO):
             raise TypeError(f"cannot pickle {type(obj).__name__!r} object: an open file cannot go to another process")
-        return super().reducer_override(obj)
+        if (reduce := _REDUCERS.get(type(obj))) is not None:
+            return reduce(obj)
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, FunctionType | type) and isinstance(reduced, tuple) and _is_global_of_main(obj):
+            make, arguments, state, _, _, set_state = reduced
+            return make, arguments, (set_state, state), None, None, _set_state_and_name
+        return reduced
+
+
+def _is_global_of_main(obj: FunctionType | type) -> bool:
+    return obj.__module__ == "__main__" and obj.__qualname__.isidentifier()
+
+
+def _set_state_and_name(obj: FunctionType | type, state: tuple[Callable[[Any, Any], None], Any]) -> None:
+    """Complete a function or a class; one of a constant gets its name in the ``__main__`` of this worker process."""
+    set_state, content = state
+    set_state(obj, content)
+    if IS_LOADING.get():
+        setattr(sys.modules["__main__"], obj.__name__, obj)
+
+
+def _reduced_cache(obj: Any) -> Any:
+    """Reduce what `functools.lru_cache` returns: by its name where it has one, else without what it remembers."""
+    found: Any = sys.modules.get(obj.__module__) if obj.__module__ != "__main__" else None
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return NotImplemented if found is obj else (_cached, (obj.__wrapped__, obj.cache_parameters()))
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
+
+
+def _reduced_property(obj: functools.cached_property[Any]) -> Any:
+    """Reduce a property without the lock that it has before Python 3.12."""
+    state = {name: value for name, value in vars(obj).items() if name != "lock"}
+    return functools.cached_property, (obj.func,), state
+
+
+def _reduced_registry(obj: WeakKeyDictionary[Any, Any]) -> Any:
+    """Reduce what `functools.singledispatch` remembers; classes live as long as what refers to them."""
+    return WeakKeyDictionary, (dict(obj),)
+
+
+def _reduced_code(obj: CodeType) -> Any:
+    """Reduce code with the name of its file, which tracebacks tell; cloudpickle 3.1 leaves that out."""
+    make, arguments = cloudpickle.Pickler.dispatch_table[CodeType](obj)
+    return _code_of_file, (obj.co_filename, make, arguments)
+
+
+def _code_of_file(name: str, make: Callable[..., CodeType], arguments: tuple[Any, ...]) -> CodeType:
+    return make(*arguments).replace(co_filename=name)
+
+
+_REDUCERS: dict[type, Callable[[Any], Any]] = {
+    CodeType: _reduced_code,
+    type(lru_cache(len)): _reduced_cache,
+    functools.cached_property: _reduced_property,
+    WeakKeyDictionary: _reduced_registry,
+}
+
+
+def loaded_constant(places: list[str], data: Any, buffers: list[Any]) -> Any:
+    """Return a constant that has come to this worker process, with whose search path it finds its modules.
+
+    Raises whatever unpickling raises, and so whatever the import of a user's module does.
+    """
+    sys.path += [place for place in places if place not in sys.path]
+    token = IS_LOADING.set(True)
+    try:
+        return pickle.loads(data, buffers=buffers)
+    finally:
+        IS_LOADING.reset(token)
 
 
 def _is_atomic(kind: type) -> bool:

@@ -241,7 +241,7 @@ class TimedOut(TaskLost):
 
 
 class Displaced(TaskLost):
-    """The machine that ran it is gone, which says little about its rows."""
+    """Its process ended with its machine, or with what had started it, which says little about its rows."""
 
 
 class Overstayed(TaskLost):

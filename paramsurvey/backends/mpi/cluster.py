@@ -9,7 +9,6 @@ import atexit
 import logging
 import os
 import pickle
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -26,6 +25,7 @@ from paramsurvey.backends.multiprocessing.frames import Frame, Kind, head_of
 from paramsurvey.backends.multiprocessing.pool import outcome_of, part_of, unreadable
 from paramsurvey.engine.records import GivenBack, Killed, TaskOptions
 from paramsurvey.errors import BackendError
+from paramsurvey.folders import search_path
 
 HELLO_SECONDS = 60.0
 GOODBYE_SECONDS = 30.0
@@ -143,7 +143,7 @@ class Cluster:
         session = self.next_ticket()
         self._open[session] = set(self._channels)
         for rank in self._channels:
-            self.say(rank, Verb.OPEN, session, pickle.dumps((slots[rank], list(sys.path))))
+            self.say(rank, Verb.OPEN, session, pickle.dumps((slots[rank], search_path())))
         return session
 
     def close_session(self, session: int) -> None:

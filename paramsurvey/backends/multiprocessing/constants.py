@@ -24,8 +24,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from paramsurvey.engine.pickling import Buffers, dumps_by_value
+from paramsurvey.engine.pickling import Buffers, dumps_by_value, loaded_constant
 from paramsurvey.engine.records import Unloadable, Unsendable
+from paramsurvey.folders import search_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,9 +93,8 @@ class PublishedFile(NamedTuple):
     def _read(self) -> Any:
         try:
             pieces = self.pieces()
-            search_path, data = pickle.loads(pieces[0])
-            sys.path += [place for place in search_path if place not in sys.path]
-            return pickle.loads(data, buffers=pieces[1:])
+            places, data = pickle.loads(pieces[0])
+            return loaded_constant(places, data, pieces[1:])
         except BaseException as exc:  # noqa: BLE001 - importing a user's module may raise anything
             raise Unloadable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from None
 
@@ -163,7 +163,7 @@ def in_pieces(obj: Any) -> list[memoryview]:
         data = dumps_by_value(obj, buffers)
     except Exception as exc:
         raise Unsendable(f"{type(exc).__name__}: {exc}", traceback.format_exc()) from exc
-    return [memoryview(pickle.dumps((list(sys.path), data))), *(buffer.raw() for buffer in buffers)]
+    return [memoryview(pickle.dumps((search_path(), data))), *(buffer.raw() for buffer in buffers)]
 
 
 def _files_for(size: int) -> int:

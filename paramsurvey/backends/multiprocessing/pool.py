@@ -59,6 +59,7 @@ from paramsurvey.engine.records import (
     LOADING,
     Died,
     DiedLoading,
+    Displaced,
     GivenBack,
     Killed,
     Part,
@@ -85,6 +86,7 @@ MOST_SELECTED = 1024
 """`select`, which alone can wait for microseconds, knows no higher descriptors."""
 _GRACE = {None: 2.0, LOADING: 60.0}
 """Seconds that a process has beyond the ``timeout`` to begin a task at all, and to import what the worker needs."""
+_WITH_THE_GUARD = "the process that starts the worker processes was killed, and they with it"
 _CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
 
 Completion: TypeAlias = Callable[[], None]
@@ -737,7 +739,7 @@ class Pool:
                 self._broken = f"the guard process of the pool has died {MOST_GUARDS} times; open a new session"
             processes = list(self._processes.values())
             for process in processes:
-                process.ending = process.ending or (lambda _index: Killed("the guard process was killed"))
+                process.ending = process.ending or (lambda _index: Displaced(_WITH_THE_GUARD))
             if not self._closing and not self._broken:
                 self._control, self._guard = start_guard(
                     self._slots_fd, self._environment, self._folder, self._last_words

@@ -18,6 +18,7 @@ from paramsurvey.engine.pickling import PROTOCOL, Buffers, ByValuePickler, dumps
 from paramsurvey.engine.records import Unsendable
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import BackendError
+from paramsurvey.folders import search_path
 
 
 class FramesInside(ByValuePickler):
@@ -40,7 +41,7 @@ def _pickled(obj: Any) -> list[Any]:
     with io.BytesIO() as file:
         FramesInside(file, PROTOCOL, buffer_callback=buffers.collect).dump(obj)
         data = file.getvalue()
-    return [pickle.dumps((list(sys.path), data)), *buffers]
+    return [pickle.dumps((search_path(), data)), *buffers]
 
 
 @attrs.define(eq=False, repr=False)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import threading
 import traceback
 from collections import OrderedDict
@@ -20,7 +19,7 @@ from collections.abc import Iterator, MutableSequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from paramsurvey.engine.columns import Column
-from paramsurvey.engine.pickling import PROTOCOL, Frozen, dumps
+from paramsurvey.engine.pickling import PROTOCOL, Frozen, dumps, loaded_constant
 from paramsurvey.engine.records import BETWEEN, Part, Unloadable
 from paramsurvey.engine.worker import frozen_exception, safe_repr
 
@@ -104,9 +103,8 @@ class NoModule(Unloadable):
 
 def _unpickled_constant(pieces: Pieces) -> Any:
     try:
-        search_path, data = pickle.loads(pieces[0])
-        sys.path += [place for place in search_path if place not in sys.path]
-        return pickle.loads(data, buffers=pieces[1:])
+        places, data = pickle.loads(pieces[0])
+        return loaded_constant(places, data, pieces[1:])
     except ModuleNotFoundError as exc:
         raise NoModule(str(exc.name), f"the node {_node_address()} has no module {str(exc.name)!r}") from None
     except BaseException as exc:  # noqa: BLE001 - importing a user's module may raise anything

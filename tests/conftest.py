@@ -136,12 +136,22 @@ class Nowhere:
         pass
 
 
+class Log:
+    """A stream for logs, in memory: its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.lines.append(text.rstrip())
+
+
 QUIET = {"verbose": 0, "pslogger_fd": Nowhere()}
 
 
 @pytest.fixture(scope="module", params=["serial", "multiprocessing"])
 def session(request: pytest.FixtureRequest) -> Iterator[paramsurvey.Session]:
-    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET) as session:
+    with paramsurvey.Session(backend=request.param, ncores=2, **QUIET | {"pslogger_fd": Log()}) as session:
         yield session
 
 

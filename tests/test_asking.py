@@ -9,6 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from conftest import QUIET
 from pipeline_workers import (
     fails_at_odd,
     fails_at_three,
@@ -35,28 +36,6 @@ from paramsurvey.stages.base import Answers, Ask, Made, conversation, said_in_th
 from paramsurvey.tables import table_of
 
 pytestmark = pytest.mark.timeout(30, method="signal")
-
-
-class Log:
-    """A log in memory: its lines."""
-
-    def __init__(self):
-        self.lines = []
-
-    def write(self, text):
-        self.lines.append(text.rstrip())
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=Log()) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=2, verbose=0, pslogger_fd=Log()) as session:
-        yield session
 
 
 def numbers(*which):
@@ -573,18 +552,13 @@ def test_a_thousand_asks_keep_nothing():
                 held.append(tracemalloc.get_traced_memory()[0])
         return table
 
-    with paramsurvey.Session(backend="serial", verbose=0, vstats=0, pslogger_fd=Nowhere()) as session:
+    with paramsurvey.Session(backend="serial", vstats=0, **QUIET) as session:
         tracemalloc.start()
         try:
             ran(session, talk)
         finally:
             tracemalloc.stop()
     assert (held[2] - held[1]) / 300 < 400  # bytes per ask; of a failed row, the number of its attempts is kept
-
-
-class Nowhere:
-    def write(self, text):
-        pass
 
 
 # The feed alone

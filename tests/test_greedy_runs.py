@@ -9,7 +9,7 @@ import re
 import signal
 
 import pytest
-from conftest import wait_until
+from conftest import QUIET, wait_until
 from greedy_run_workers import (
     covered,
     fails,
@@ -30,26 +30,6 @@ from paramsurvey.stages.greedy import Greedy
 from paramsurvey.testing import StageContract
 
 pytestmark = pytest.mark.timeout(30, method="signal")
-
-
-class Log:
-    def __init__(self):
-        self.lines = []
-
-    def write(self, text):
-        self.lines.append(text.rstrip())
-
-
-@pytest.fixture(scope="module", params=["serial", "multiprocessing"])
-def session(request):
-    with paramsurvey.Session(backend=request.param, ncores=2, verbose=0, pslogger_fd=Log()) as session:
-        yield session
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with paramsurvey.Session(backend="multiprocessing", ncores=2, verbose=0, pslogger_fd=Log()) as session:
-        yield session
 
 
 WORDS = ["tea", "eat", "ten", "cup", "zoo"]
@@ -224,7 +204,7 @@ SEARCHES = [{}, {"ties": "random", "seed": 3}, {"lazy": True}, {"beam": 2}, {"ta
 @pytest.fixture(scope="module")
 def several():
     sessions = {
-        name: paramsurvey.Session(backend=backend, ncores=ncores, verbose=0, pslogger_fd=Log())
+        name: paramsurvey.Session(backend=backend, ncores=ncores, **QUIET)
         for name, backend, ncores in (
             ("serial", "serial", None),
             ("1", "multiprocessing", 1),

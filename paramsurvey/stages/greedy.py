@@ -493,6 +493,25 @@ ONE_SEED: Final = (
 
 Contradiction: TypeAlias = tuple[Callable[[Greedy], object], tuple[str, ...], str]
 
+_WANTED: Final[Mapping[str, Callable[[Greedy], object]]] = {
+    "lazy": lambda g: g.lazy,
+    "beam": lambda g: g.beam > 1,
+    "floating": lambda g: g.floating,
+    "direction": lambda g: g.direction == "backward",
+    "first": lambda g: g.first == 2,
+    "ties": lambda g: g.ties == "all",
+    "ordered": lambda g: g.ordered,
+    "budget": lambda g: g.budget is not None,
+    "conflicts": lambda g: g.conflicts,
+}
+"""Whether a way of searching is wanted, by the option that says so."""
+
+
+def _either(one: str, other: str, why: str) -> Contradiction:
+    """Two ways of searching that exclude each other."""
+    return (lambda g: _WANTED[one](g) and _WANTED[other](g)), (one, other), f"{why}; give up one of them"
+
+
 CONTRADICTIONS: Final[tuple[Contradiction, ...]] = (
     (
         lambda g: len(g.signs) != len(g.metric or (None,)),
@@ -510,26 +529,10 @@ CONTRADICTIONS: Final[tuple[Contradiction, ...]] = (
         "picks or trace have a column of that name, for something else: have the worker give its answer another one",
     ),
     # lazy
-    (
-        lambda g: g.lazy and g.beam > 1,
-        ("lazy", "beam"),
-        "lazy search spares what cannot be the best, and a beam wants the second best, too; give up one of them",
-    ),
-    (
-        lambda g: g.lazy and g.direction == "backward",
-        ("lazy", "direction"),
-        "the bounds of lazy search are for sets that grow; give up one of them",
-    ),
-    (
-        lambda g: g.lazy and g.floating,
-        ("lazy", "floating"),
-        "floating search also makes sets smaller, for which lazy search has no bounds; give up one of them",
-    ),
-    (
-        lambda g: g.lazy and g.ordered,
-        ("lazy", "ordered"),
-        "that gains fall as a set grows is said of sets, not of orders; give up one of them",
-    ),
+    _either("lazy", "beam", "lazy search spares what cannot be the best, and a beam wants the second best, too"),
+    _either("lazy", "direction", "the bounds of lazy search are for sets that grow"),
+    _either("lazy", "floating", "floating search also makes sets smaller, for which lazy search has no bounds"),
+    _either("lazy", "ordered", "that gains fall as a set grows is said of sets, not of orders"),
     (
         lambda g: g.lazy and not g.has_an_end,
         ("lazy",),
@@ -564,67 +567,25 @@ CONTRADICTIONS: Final[tuple[Contradiction, ...]] = (
         ("rule",),
         "it says how a budget is spent: give budget= and cost=",
     ),
-    (
-        lambda g: g.budget is not None and g.beam > 1,
-        ("budget", "beam"),
-        "a beam compares sets of one size, and of one budget sets of many sizes can be had; give up one of them",
+    _either("budget", "beam", "a beam compares sets of one size, and of one budget sets of many sizes can be had"),
+    _either(
+        "budget", "floating", "floating search compares sets of one size, and a budget pays for sets of many sizes"
     ),
-    (
-        lambda g: g.budget is not None and g.floating,
-        ("budget", "floating"),
-        "floating search compares sets of one size, and a budget pays for sets of many sizes; give up one of them",
-    ),
-    (
-        lambda g: g.budget is not None and g.direction == "backward",
-        ("budget", "direction"),
-        "backward search begins with all candidates, which it could not pay for; give up one of them",
-    ),
+    _either("budget", "direction", "backward search begins with all candidates, which it could not pay for"),
     # the ways of searching
-    (
-        lambda g: g.ties == "all" and g.beam > 1,
-        ("ties", "beam"),
-        "a beam keeps sets of one size side by side, and all that tie make sets of many sizes; give up one of them",
-    ),
-    (
-        lambda g: g.ties == "all" and g.floating,
-        ("ties", "floating"),
-        "floating search goes up one by one, and all that tie come at once; give up one of them",
-    ),
-    (
-        lambda g: g.ties == "all" and g.direction == "backward",
-        ("ties", "direction"),
-        "taking away all that tie could leave nothing of what made them worth nothing; give up one of them",
-    ),
+    _either("ties", "beam", "a beam keeps sets of one size side by side, and all that tie make sets of many sizes"),
+    _either("ties", "floating", "floating search goes up one by one, and all that tie come at once"),
+    _either("ties", "direction", "taking away all that tie could leave nothing of what made them worth nothing"),
     (
         lambda g: g.seed is not None and g.ties != "random",
         ("seed", "ties"),
         "only ties='random' needs a seed; that of the evaluations is one of the options=",
     ),
-    (
-        lambda g: g.floating and g.beam > 1,
-        ("floating", "beam"),
-        "floating search follows one set up and down, and a beam several upwards; give up one of them",
-    ),
-    (
-        lambda g: g.direction == "backward" and g.beam > 1,
-        ("direction", "beam"),
-        "a beam only goes forward; give up one of them",
-    ),
-    (
-        lambda g: g.direction == "backward" and g.floating,
-        ("direction", "floating"),
-        "floating search goes forward with steps back; give up one of them",
-    ),
-    (
-        lambda g: g.direction == "backward" and g.first == 2,
-        ("direction", "first"),
-        "backward search begins with all candidates, not with a pair; give up one of them",
-    ),
-    (
-        lambda g: g.direction == "backward" and g.conflicts,
-        ("direction", "conflicts"),
-        "backward search begins with all candidates together, also those in conflict; give up one of them",
-    ),
+    _either("floating", "beam", "floating search follows one set up and down, and a beam several upwards"),
+    _either("direction", "beam", "a beam only goes forward"),
+    _either("direction", "floating", "floating search goes forward with steps back"),
+    _either("direction", "first", "backward search begins with all candidates, not with a pair"),
+    _either("direction", "conflicts", "backward search begins with all candidates together, also those in conflict"),
     (lambda g: g.first > 2, ("first",), "the first pick is one candidate or a pair: give 1 or 2"),
     (lambda g: g.first == 2 and g.picks == 1, ("first", "picks"), "a pair is two picks: give picks=2 or more"),
     (

@@ -164,6 +164,11 @@ class Dispatcher:
         return self.total - self._next
 
     @property
+    def has_rows_to_send(self) -> bool:
+        """Whether `take` may find something, as far as is known now."""
+        return bool(self._next < self.total or self._again or self._alone or self._resting)
+
+    @property
     def wants(self) -> int:
         """How many unsent rows it should have, to send a chunk of a good size."""
         return self.chunker.size(max(self.unsent, self.chunker.slots) + self.expected) if self.open else 0

@@ -414,7 +414,8 @@ class Loop:
             if lane.dispatcher.open:
                 lane.pull(1)
             self._note_end(lane)
-            self._put_in_line(lane)
+            if lane.dispatcher.has_rows_to_send:
+                self._put_in_line(lane)
 
     def _put_in_line(self, lane: Lane) -> None:
         if lane not in self._waiting and lane in self._lanes:

@@ -53,7 +53,7 @@ import attrs
 from paramsurvey.backends.multiprocessing import slot as words
 from paramsurvey.backends.multiprocessing.frames import Frame, FrameReader, Kind, Outbox, encode, widen
 from paramsurvey.backends.multiprocessing.messages import MESSAGE, Verb
-from paramsurvey.engine.columns import Keys, is_plain
+from paramsurvey.engine.columns import Column, Keys, is_plain
 from paramsurvey.engine.pickling import dumps, dumps_by_value, thaw
 from paramsurvey.engine.records import (
     LOADING,
@@ -143,8 +143,13 @@ class Process:
 
 
 def _is_plain(rows: tuple[Any, ...]) -> bool:
-    """Whether plain pickle can carry a chunk: if there are only numbers and text in it."""
-    return _are_plain(rows[0]) and all(map(is_plain, rows[1]))
+    """Whether plain pickle can carry a chunk: if there are only numbers and text in it, or lists of them."""
+    return _are_plain(rows[0]) and all(is_plain(column) or _is_of_plain_lists(column) for column in rows[1])
+
+
+def _is_of_plain_lists(column: Column) -> bool:
+    """Whether it is like the column in which a greedy search tells its picks."""
+    return set(map(type, column)) == {list} and all(map(is_plain, column))
 
 
 @lru_cache(maxsize=64)

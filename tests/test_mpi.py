@@ -88,6 +88,7 @@ def test_nothing_of_the_launcher_is_left_in_the_environment_of_workers():
     "error",
     [
         Died(3, "gone"),
+        Died(3, "killed by SIGKILL", was_killed=True),
         TimedOut(None, "late"),
         DiedLoading("no", was_killed=True),
         Killed("it was"),

@@ -83,10 +83,10 @@ class Loss(NamedTuple):
 
     def error(self) -> TaskLost | None:
         """Return the `TaskLost` again; None if it was none."""
-        if self.kind in ("Died", "TimedOut"):
-            error = (Died if self.kind == "Died" else TimedOut)(self.row, self.text)
-            error.stage = self.stage
-            return error
+        if self.kind == "Died":
+            return self._in_stage(Died(self.row, self.text, was_killed=self.was_killed))
+        if self.kind == "TimedOut":
+            return self._in_stage(TimedOut(self.row, self.text))
         if self.kind == "DiedLoading":
             return DiedLoading(self.text, was_killed=self.was_killed)
         if self.kind == "Killed":
@@ -95,3 +95,8 @@ class Loss(NamedTuple):
             if self.kind == kind.__name__:
                 return kind(self.text, self.traceback)
         return None
+
+    def _in_stage(self, error: Died | TimedOut) -> TaskLost:
+        if self.stage:
+            error.stage = self.stage
+        return error

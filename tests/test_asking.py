@@ -35,7 +35,7 @@ from paramsurvey.psets import psets_of_user
 from paramsurvey.stages.base import Answers, Ask, Made, conversation, said_in_the_end
 from paramsurvey.tables import table_of
 
-pytestmark = pytest.mark.timeout(30, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 
 def numbers(*which):

@@ -20,7 +20,7 @@ import pytest
 import paramsurvey
 from paramsurvey.errors import MissingPsets, SurveyStopped
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 BOTH = ("serial", "multiprocessing")
 POOL = ("multiprocessing",)

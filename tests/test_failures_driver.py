@@ -15,7 +15,7 @@ import pytest
 from conftest import is_running, marked, unmeasured, wait_until
 from stopwatch import Stopwatch
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 HEAD = """
 import os, signal, sys, threading, time

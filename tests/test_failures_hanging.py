@@ -29,7 +29,7 @@ from paramsurvey.errors import OptionError
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 TIMEOUT = 0.3
 GRACE = 0.5

@@ -29,7 +29,7 @@ from paramsurvey.testing.submitted import Submitted
 
 __all__ = ["log_prefix", "session_on"]  # fixtures
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 
 def healthy_psets(count: int) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ from paramsurvey.stages.base import Rows
 from paramsurvey.stages.rows import Derive, Product, Where
 from paramsurvey.tables import Table, table_of
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 
 def numbered(count, start=0):

@@ -13,7 +13,7 @@ from paramsurvey.callables import as_worker, worker_name
 from paramsurvey.errors import StageError
 from paramsurvey.stages.base import Ask
 
-pytestmark = pytest.mark.timeout(60, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 
 ROWS = [{"n": n} for n in range(5)]

@@ -29,7 +29,7 @@ from paramsurvey.errors import OptionError, StageFailed, WorkerError
 from paramsurvey.stages.greedy import Greedy
 from paramsurvey.testing import StageContract
 
-pytestmark = pytest.mark.timeout(30, method="signal")
+pytestmark = pytest.mark.timeout(120, method="signal")
 
 
 WORDS = ["tea", "eat", "ten", "cup", "zoo"]

@@ -60,7 +60,7 @@ from paramsurvey.stages import rows as row_stages
 from paramsurvey.stages.base import Ask, Rows
 from paramsurvey.stages.reduce import Reduce
 
-pytestmark = [pytest.mark.timeout(60, method="signal"), pytest.mark.usefixtures("own_folder")]
+pytestmark = [pytest.mark.timeout(120, method="signal"), pytest.mark.usefixtures("own_folder")]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ from paramsurvey.observers.events import Event, JournalSpoke, Observer, StageTol
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, WholeTable, is_table, psets_of_user, refuse_no_rows
-from paramsurvey.stages.base import Answers, Ask, Columns, Made, conversation, listed
+from paramsurvey.stages.base import Answers, Ask, Columns, Forgotten, Made, conversation, listed
 from paramsurvey.survey import OUT_FUNC, Survey
 
 if TYPE_CHECKING:
@@ -802,6 +802,8 @@ class _Assembly:
         """Make all nodes, from the sources on."""
         nodes, sinks = self.run.nodes, set(self.run.pipeline.sinks)
         for name, step in self.steps.items():
+            if isinstance(step.stage, Forgotten):
+                step.stage.refuse()
             nodes[name] = node = self._node(step)
             if self.run.keep == "all" or (self.run.keep == "sinks" and name in sinks):
                 node.holds = not isinstance(node, Survey) or node.options.keep_results

@@ -183,6 +183,8 @@ def test_results_of_a_run_survive_pickling_whatever_its_stages_are(session):
         .greedy(lambda pset, system, user: {"worth": pset["candidate"]}, key="a", picks=1, allow_missing=True)
     )
     run = session.run(pipeline, [{"a": 0}, {"a": 1}, {"a": 2}])
+    derived = session.run(paramsurvey.Pipeline().derive(b="a + 1"), [{"a": 1}])
+    only_derives = pickle.loads(pickle.dumps(derived)).pipeline
     for twin in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
         assert repr(twin) == repr(run)
         assert list(twin) == list(run)
@@ -194,6 +196,8 @@ def test_results_of_a_run_survive_pickling_whatever_its_stages_are(session):
         assert twin.progress == run.progress
         with pytest.raises(StageError, match=r"stage 'half' does not know any more what it did.*were pickled"):
             session.run(twin.pipeline, [{"a": 1}])
+        with pytest.raises(StageError, match=r"stage 'derive' does not know any more what it did"):
+            session.run(only_derives, [{"a": 1}])
 
 
 def test_holes_survive_pickling(serial):

@@ -346,8 +346,8 @@ class Forgotten:
     name: str
     kind: Kind
 
-    def work(self, *_: object) -> NoReturn:
-        """Refuse to run.
+    def refuse(self) -> NoReturn:
+        """Refuse to be run.
 
         Raises
         ------
@@ -358,8 +358,6 @@ class Forgotten:
             f"stage {self.name!r} does not know any more what it did, because it comes from results that were pickled: "
             "run the pipeline that the program makes"
         )
-
-    rows = table = work
 
 
 class RowStage(Protocol):

@@ -515,12 +515,14 @@ class ChunkRun:
         if self.witness is not None and stack is not None:
             stack = stack.tb_next  # and so is the second
         text = safe_repr(exc)
-        if exc.__cause__ or exc.__context__ or isinstance(exc, BaseExceptionGroup | SyntaxError):
+        if exc.__cause__ or exc.__context__ or isinstance(exc, _OF_MORE_LINES):
             return text, _whole_traceback(exc, stack)
-        place = tuple((frame.tb_frame.f_code, frame.tb_lasti) for frame in _frames(stack))
-        if place not in self.stacks:
-            self.stacks[place] = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
-        return text, self.stacks[place] + _last_lines(exc)
+        place = _place_of(stack)
+        lines = self.stacks.get(place)
+        if lines is None:
+            lines = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
+            self.stacks[place] = lines
+        return text, lines + _last_lines(exc)
 
 
 class Block:
@@ -609,10 +611,16 @@ def safe_repr(obj: Any) -> str:
         return f"{type(obj).__name__}(<its repr raises {type(exc).__name__}>)"
 
 
-def _frames(stack: Any) -> Iterator[Any]:
+_OF_MORE_LINES = (BaseExceptionGroup, SyntaxError)
+
+
+def _place_of(stack: TracebackType | None) -> tuple[tuple[CodeType, int], ...]:
+    """Tell where an exception came from: the code of each frame, and how far it was."""
+    place = []
     while stack is not None:
-        yield stack
+        place.append((stack.tb_frame.f_code, stack.tb_lasti))
         stack = stack.tb_next
+    return tuple(place)
 
 
 def _whole_traceback(exc: BaseException, stack: TracebackType | None) -> str:

@@ -6,6 +6,7 @@ JSON, what became of each survey, and stays away from threads, which would not s
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -116,36 +117,64 @@ def rows_in(journal):
     return found
 
 
+def adopt_orphans():
+    """Become the parent of what a driver that is killed leaves behind, so that its end can be waited for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def wait_for_orphans():
+    """Return when no process of a driver is left: until then a worker may say that it was called."""
+    try:
+        while True:
+            os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+
+
 def survey_with_kills(folder, what, backend, rng, seconds):
-    """Run a survey again and again until nothing ends it before its time; return what became of it."""
+    """Run a survey again and again until nothing ends it before its time; return what became of it, kill by kill.
+
+    Of each kill: how many calls were ``open`` before it, begun and not recorded; how many more are ``lost`` since; and
+    how many were made ``again`` by the driver that it has ended.
+    """
     folder.mkdir()
     journal, calls, answer = folder / "journal", folder / "calls", folder / "answer"
-    kills, known = 0, set()
+    kills, known, called = [], set(), []
     while not answer.exists():
+        open_calls = len(set(called)) - len(known)
         pid = fork(what, backend, journal, calls, answer)
         time.sleep(rng.uniform(0, seconds))
-        how = SIGNALS[kills % len(SIGNALS)]
+        how = SIGNALS[len(kills) % len(SIGNALS)]
         os.kill(pid, how)  # which does nothing to one that has ended and was not waited for
         _, status = os.waitpid(pid, 0)
         ended = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         assert ended in (0, -how, INTERRUPTED), f"{how} ended it with {ended}"
+        wait_for_orphans()
         rows = rows_in(journal)
         assert len(rows) == len(set(rows)), "a row was recorded twice"
         assert known <= set(rows), "a row was lost"
-        known = set(rows)
-        kills += 1
-    lines = calls.read_text().splitlines()
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        fresh = lines[len(called) :]
+        kills.append(
+            {
+                "again": len(set(fresh) & set(called)) + len(fresh) - len(set(fresh)),
+                "open": open_calls,
+                "lost": len(set(lines)) - len(set(rows)) - open_calls,
+            }
+        )
+        known, called = set(rows), lines
     return {
         "kills": kills,
         "answer": json.loads(answer.read_text()),
-        "again": len(lines) - len(set(lines)),
         "recorded": len(known),
-        "calls": len(set(lines)),
+        "calls": len(set(called)),
     }
 
 
 def main():
     folder, backend, what = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+    adopt_orphans()
     wanted, rng = int(sys.argv[4]), random.Random(int(sys.argv[5]))
     for name in ("first", "whole"):  # the first takes longer
         began = time.monotonic()
@@ -155,7 +184,7 @@ def main():
     surveys, kills = [], 0
     while kills < wanted:
         surveys.append(survey_with_kills(folder / str(len(surveys)), what, backend, rng, seconds))
-        kills += surveys[-1]["kills"]
+        kills += len(surveys[-1]["kills"])
     print(json.dumps({"whole": whole, "surveys": surveys, "seconds": seconds}))
 
 

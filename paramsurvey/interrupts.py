@@ -20,10 +20,7 @@ from types import CodeType, FrameType
 
 from paramsurvey.engine.records import CTRL_C
 from paramsurvey.engine.worker import ChunkRun
-
-IMPATIENT = 3
-"""So many times has somebody pressed Ctrl-C who no longer cares what is lost."""
-
+from paramsurvey.lazy import IMPATIENT
 
 WORKERS = frozenset({ChunkRun._call.__code__, ChunkRun._run_again.__code__})
 """The code in which workers run, in this process if it is the serial backend's."""

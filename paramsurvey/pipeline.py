@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 
 from paramsurvey.errors import StageError
+from paramsurvey.lazy import load
 from paramsurvey.stages.base import UNKNOWN, Columns, Forgotten, Source, columns_after, inputs_of, kind_of, listed
 
 if TYPE_CHECKING:
@@ -313,6 +314,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Product
 
         return self._add_named("product", lambda name: Product(*grids, infer_category=infer_category, name=name), place)
@@ -339,6 +341,7 @@ class Pipeline:
         **more
             Further columns, likewise.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Derive
 
         new = dict(columns) | cast("dict[Hashable, Any]", more)
@@ -356,6 +359,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Where
 
         return self._add_named("where", lambda name: Where(condition, per_row=per_row, name=name), place)
@@ -370,6 +374,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Drop
 
         return self._add_named("drop", lambda name: Drop(*names, name=name), place)
@@ -384,6 +389,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Keep
 
         return self._add_named("keep", lambda name: Keep(*names, name=name), place)
@@ -398,6 +404,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Rename
 
         return self._add_named("rename", lambda name: Rename(names, name=name), place)
@@ -414,6 +421,7 @@ class Pipeline:
         **place
             ``name`` and ``after``, as for `add`.
         """
+        load("paramsurvey.stages.rows")
         from paramsurvey.stages.rows import Explode
 
         return self._add_named("explode", lambda name: Explode(column, into=into, name=name), place)
@@ -430,6 +438,7 @@ class Pipeline:
         **options
             ``how``, ``expect`` and ``suffixes`` of `stages.tables.Join`; ``name`` and ``allow_missing`` of `add`.
         """
+        load("paramsurvey.stages.tables")
         from paramsurvey.stages.tables import Join
 
         place = _place_out_of(options)
@@ -445,6 +454,7 @@ class Pipeline:
         **place
             ``name`` and ``allow_missing``, as for `add`.
         """
+        load("paramsurvey.stages.tables")
         from paramsurvey.stages.tables import Concat
 
         return self._add_named("concat", lambda name: Concat(name=name), {"after": after, **place})
@@ -460,6 +470,7 @@ class Pipeline:
             ``aggregate``, ``worker`` and ``options`` of `stages.tables.Reduce`; ``name``, ``after`` and
             ``allow_missing`` of `add`.
         """
+        load("paramsurvey.stages.reduce")
         from paramsurvey.stages.reduce import Reduce
 
         place = _place_out_of(options)
@@ -477,6 +488,7 @@ class Pipeline:
         **options
             ``largest`` and ``within`` of `stages.tables.Top`; ``name``, ``after`` and ``allow_missing`` of `add`.
         """
+        load("paramsurvey.stages.tables")
         from paramsurvey.stages.tables import Top
 
         place = _place_out_of(options)
@@ -492,6 +504,7 @@ class Pipeline:
         **options
             As for `top`.
         """
+        load("paramsurvey.stages.tables")
         from paramsurvey.stages.tables import Best
 
         place = _place_out_of(options)
@@ -518,6 +531,7 @@ class Pipeline:
         >>> run["greedy"].keys
         ['cup']
         """
+        load("paramsurvey.stages.greedy")
         from paramsurvey.stages.greedy import Greedy, told_apart
         from paramsurvey.stages.map import Map
 
@@ -539,6 +553,7 @@ class Pipeline:
         **place
             ``name``, ``after`` and ``allow_missing``, as for `add`.
         """
+        load("paramsurvey.stages.tables")
         from paramsurvey.stages.tables import Apply
 
         return self.add(Apply(function, name=place.get("name")), **place)
@@ -562,6 +577,7 @@ class Pipeline:
         StageError
             It branches, or a stage needs a whole table, or has options that only a survey can have.
         """
+        load("paramsurvey.fused")
         from paramsurvey.fused import Fused
 
         if len(self.sources) > 1 or len(self.sinks) != 1 or not len(self):
@@ -573,6 +589,7 @@ class Pipeline:
         return Fused(self.name, tuple(map(self._part_of_worker, steps)))
 
     def _part_of_worker(self, step: Step) -> Call | Change:
+        load("paramsurvey.fused")
         from paramsurvey.fused import Call, Change
 
         why = f"the pipeline {self.name!r} cannot be a worker, because its stage {step.name!r}"
@@ -633,6 +650,7 @@ class Pipeline:
 
     def drawing(self) -> Drawing:
         """Return a picture of it."""
+        load("paramsurvey.pictures")
         from paramsurvey.pictures import drawing_of
 
         return drawing_of(self)

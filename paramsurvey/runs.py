@@ -592,6 +592,7 @@ class Run:
 
     def results(self) -> Any:
         """Return what is finished and what is missing, as far as it has come."""
+        load("paramsurvey.results")
         node = None if self.only is None else self.nodes[self.only]
         if isinstance(node, Survey):
             return node.results()

@@ -20,6 +20,7 @@ from paramsurvey.backends.opening import checked_backend, open_backend, refuse_w
 from paramsurvey.closing import Closing
 from paramsurvey.engine.pickling import IS_LOADING
 from paramsurvey.errors import OptionError, SessionError, StageError
+from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
 from paramsurvey.options import Options, check, resolve, unknown_variables
@@ -157,6 +158,7 @@ class Session(Closing):
         **given
             Sources by their names, and options, as for the run itself.
         """
+        load("paramsurvey.plans.making")
         from paramsurvey.pipeline import Pipeline
         from paramsurvey.plans.making import check_arguments, planned
         from paramsurvey.plans.sample import options_of_sample
@@ -241,6 +243,7 @@ class Session(Closing):
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
         """Make a run of one stage."""
         options = self._resolved(given, {}, where)
+        load("paramsurvey.runs")
         from paramsurvey.pipeline import SOURCE, Pipeline
         from paramsurvey.psets import psets_of_user
         from paramsurvey.stages.map import Map
@@ -251,6 +254,8 @@ class Session(Closing):
 
     def _greedy_run(self, worker: Worker | Pipeline, candidates: Any, given: Mapping[str, Any]) -> Run:
         """Make a run of one stage that asks for what it needs to know."""
+        load("paramsurvey.stages.greedy")
+        load("paramsurvey.runs")
         from paramsurvey.pipeline import SOURCE, Pipeline
         from paramsurvey.runs import sources_of_user
         from paramsurvey.stages.greedy import told_apart
@@ -266,6 +271,7 @@ class Session(Closing):
         )
 
     def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
+        load("paramsurvey.runs")
         from paramsurvey.pipeline import Pipeline
         from paramsurvey.runs import sources_of_user
 
@@ -321,6 +327,7 @@ class Session(Closing):
 
     def _journal_at(self, path: str) -> Journal:
         """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""
+        load("paramsurvey.journal.ledger")
         from paramsurvey.journal.ledger import Journal
 
         place = os.path.realpath(path)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final, cast
 
 from paramsurvey.backends.base import Backend, installed, what_it_lacks
 from paramsurvey.errors import BackendError
+from paramsurvey.lazy import load
 
 if TYPE_CHECKING:
     from paramsurvey.options import Options
 
 
 def _multiprocessing(options: Options) -> Backend:
+    load("paramsurvey.backends.multiprocessing.backend")
     from paramsurvey.backends.multiprocessing.backend import MultiprocessingBackend, cores
 
     return MultiprocessingBackend(cores(options.ncores))
@@ -27,11 +29,13 @@ def _serial(_options: Options) -> Backend:
 
 def _ray(options: Options) -> Backend:
     with installed("ray", "ray"):
+        load("paramsurvey.backends.ray.backend")
         from paramsurvey.backends.ray.backend import RayBackend
     return RayBackend(options.ray, options.ncores, verbose=options.verbose >= 3)
 
 
 def _mpi(options: Options) -> Backend:
+    load("paramsurvey.backends.mpi.backend")
     from paramsurvey.backends.mpi.backend import open_mpi
 
     return open_mpi(options.mpi, options.ncores)

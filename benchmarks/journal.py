@@ -35,7 +35,7 @@ def journal(effort: Effort) -> list[Figure]:
     """Line 13: µs per row beyond the same survey without a journal; seconds and MB to find a million rows; bytes."""
     if peers.why_not_ours():
         return []
-    return [*_beyond(effort), _slow_ones(effort), *_found(effort)]
+    return [*_beyond(effort), _slow_ones(effort), *_found(effort), _one_by_one(effort)]
 
 
 def _beyond(effort: Effort) -> list[Figure]:
@@ -105,6 +105,18 @@ def _found(effort: Effort) -> list[Figure]:
             ]
     name = "bytes of that journal / its columns, pickled"
     return [*figures, Figure(line=13, name=name, value=size, bound=Bound(limit=2))]
+
+
+def _one_by_one(effort: Effort) -> Figure:
+    """Return the size of a journal of slow psets, each of which comes by itself."""
+    count = effort.choose(full=10_000, quick=1000)
+    with tempfile.TemporaryDirectory() as folder, paramsurvey.Session(backend="serial", verbose=0) as session:
+        path = os.path.join(folder, "journal")
+        psets = [{"a": number, "b": 2 * number} for number in range(count)]
+        table = session.map(workers.add, psets, journal=path, group_size=1).results
+        size = os.path.getsize(path) / len(pickle.dumps([array("q", table[key].tolist()) for key in "abc"], 5))
+    name = f"bytes of a journal of {count:,} rows that came one by one / its columns, pickled"
+    return Figure(line=13, name=name, value=size, bound=Bound(limit=2))
 
 
 def _apart(what: str, count: int, path: str) -> list[float]:

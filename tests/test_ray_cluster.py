@@ -39,6 +39,7 @@ class Nodes:
         store = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **store})
         self.nodes = []
+        self.ours = ""  # the node with which this program talks: since they share an address, old Rays take any
         self.add()
         self.add()
 
@@ -78,6 +79,7 @@ def nodes(ray_environment):
 
     nodes = Nodes()
     joined = RayBackend({"address": nodes.cluster.address})
+    nodes.ours = ray.get_runtime_context().get_node_id()
     yield nodes
     joined.close()
     ray.shutdown()
@@ -141,11 +143,13 @@ def test_the_token_of_the_cluster_is_needed_to_join_it_and_the_lack_of_it_is_sai
 def killing_the_first(nodes, folder: Path):
     """Kill, in a thread, the node on which the first row runs that may be anywhere outside."""
 
+    def doomed():
+        named = {path.name.split("-")[1] for path in folder.glob("here-*")} - {nodes.ours}
+        return next((node for node in nodes.nodes if node.node_id in named), None)
+
     def kill() -> None:
-        wait_until(lambda: len(list(folder.glob("here-*"))) >= 4, 30)
-        named = {path.name.split("-")[1] for path in folder.glob("here-*")}
-        doomed = next(node for node in nodes.nodes if node.node_id in named)
-        nodes.kill(doomed)
+        wait_until(lambda: len(list(folder.glob("here-*"))) >= 4 and doomed() is not None, 30)
+        nodes.kill(doomed())
         (folder / "killed").touch()
 
     thread = threading.Thread(target=kill)

@@ -33,6 +33,7 @@ from paramsurvey.engine.columns import (
     part_of,
     pset_at,
     psets_of,
+    spread,
     stacked,
 )
 from paramsurvey.engine.records import ChunkRows, Part
@@ -401,7 +402,8 @@ def joined(psets: Table, parts: list[tuple[int, Part]]) -> tuple[Table, np.ndarr
     parts = sorted(parts, key=lambda item: item[0])
     rows = _answered(parts, psets.count)
     keys = tuple(dict.fromkeys(chain.from_iterable(part.keys for _, part in parts)))
-    columns = [stacked([_column_of(part, key) for _, part in parts]) for key in keys]
+    pieces = (spread(keys, part.keys, part.columns, part.count - len(part.failures)) for _, part in parts)
+    columns = [stacked(each) for each in zip(*pieces, strict=True)]
     answers = Table(keys, columns, psets.count if rows is None else len(rows))
     if rows is not None and (rows[1:] < rows[:-1]).any():  # a row that was tried again came after those beside it
         order = np.argsort(rows)
@@ -450,9 +452,3 @@ def _answered(parts: list[tuple[int, Part]], total: int) -> np.ndarray[Any, Any]
     keep = np.ones(count, bool)
     keep[failed] = False
     return np.concatenate(rows)[keep]
-
-
-def _column_of(part: Part, key: Hashable) -> Column:
-    if key in part.keys:
-        return part.columns[part.keys.index(key)]
-    return [HOLE] * (part.count - len(part.failures))

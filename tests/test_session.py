@@ -984,6 +984,20 @@ print(paramsurvey.map(lambda p, s, u: {"b": mine.helper(p["a"])}, [{"a": 1}], nc
     assert run_python("-", input=script) == "[{'a': 1, 'b': 2}]\n"
 
 
+def test_more_workers_than_there_may_be_open_files_are_refused_with_the_remedy():
+    script = """
+import resource, paramsurvey
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+try:
+    paramsurvey.map(lambda p, s, u: {"b": p["a"]}, [{"a": a} for a in range(99)], ncores=40, verbose=0)
+except Exception as exc:
+    print(type(exc).__name__, exc)
+"""
+    told = run_python("-c", script)
+    assert told.startswith("BackendError worker process ")
+    assert told.endswith("give a smaller ncores=, or raise that limit (ulimit -n)\n")
+
+
 def test_a_module_that_runs_a_survey_when_it_is_imported_is_refused_by_the_workers(tmp_path):
     """Each worker would import it, and run the survey again."""
     (tmp_path / "surveyed.py").write_text("""

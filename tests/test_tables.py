@@ -10,8 +10,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import paramsurvey
+from paramsurvey.engine.records import Part
 from paramsurvey.errors import ParamsurveyError, PsetError
-from paramsurvey.tables import Table, table_of
+from paramsurvey.tables import Table, joined, table_of
 
 
 def nothing(pset, system_kwargs, user_kwargs):
@@ -396,3 +397,27 @@ def test_numbers_of_a_frame_arrive_as_they_are_whatever_numpy_calls_their_type(k
     assert again.results["same"].tolist() == again.results["more"].tolist() == expected
     assert again.results["other"].tolist() == expected[::-1]
     assert {type(row["more"]) for row in again.iterdicts()} == {type(expected[0])}
+
+
+class Key(str):
+    """A name that counts how often any name is compared with another."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Key.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same keys", "keys of their own"])
+def test_many_keys_are_not_looked_for_one_behind_the_other(same):
+    """Forty parts of five hundred answers: looking for each from the first on would compare five million."""
+    names = [[Key(f"{0 if same else part}.{key}") for key in range(500)] for part in range(40)]
+    parts = [(row, Part(0, 1, tuple(keys), [[row]] * 500, [], [0.0], [1], {})) for row, keys in enumerate(names)]
+    Key.compared = 0
+    table, rows = joined(table_of([{"n": n} for n in range(40)]), parts)
+    assert (len(table.keys), rows) == (1 + (500 if same else 40 * 500), None)
+    assert list(table.column(names[3][7]))[3] == 3
+    assert Key.compared < 100_000

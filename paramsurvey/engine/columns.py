@@ -136,7 +136,16 @@ def _pack_numpy(kind: type, values: list[Any]) -> Column:
     return values
 
 
-def stacked(columns: list[Column]) -> Column:
+def spread(keys: Keys, own: Keys, columns: Sequence[Column], count: int) -> Sequence[Column]:
+    """Return the columns of some rows in the order of all keys; the values of a key that they lack are holes."""
+    if own == keys:
+        return columns
+    known = dict(zip(own, columns, strict=True))
+    holes = [HOLE] * count
+    return [known.get(key, holes) for key in keys]
+
+
+def stacked(columns: Sequence[Column]) -> Column:
     """Put columns under one another, as one that is typed if all of them can be."""
     if set(map(type, columns)) == {list}:
         return typed(list(chain.from_iterable(columns)))
@@ -162,7 +171,7 @@ def _comparable(column: Column) -> Column:
     return typed(column) if isinstance(column, list) else column
 
 
-def _lists_joined(columns: list[Column]) -> Iterator[Column]:
+def _lists_joined(columns: Sequence[Column]) -> Iterator[Column]:
     """Make one list of lists that follow one another: short parts come as lists."""
     for is_list, run in groupby(columns, lambda column: isinstance(column, list)):
         if is_list:

@@ -24,7 +24,6 @@ from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paramsurvey.engine.columns import (
-    HOLE,
     RESERVED,
     SHORT,
     Column,
@@ -35,6 +34,7 @@ from paramsurvey.engine.columns import (
     is_plain,
     pset_at,
     psets_of,
+    spread,
     stacked,
     typed_as,
 )
@@ -540,13 +540,8 @@ def joined(blocks: list[Block]) -> tuple[Keys, list[Column]]:
     """Put blocks under one another; a key that one lacks is a hole there."""
     keys = tuple(dict.fromkeys(chain.from_iterable(block.keys for block in blocks)))
     are_few = sum(block.count for block in blocks) < SHORT
-    columns: list[Column] = []
-    for key in keys:
-        pieces = [
-            block.columns[block.keys.index(key)] if key in block.keys else [HOLE] * block.count for block in blocks
-        ]
-        columns.append(list(chain.from_iterable(pieces)) if are_few else stacked(pieces))
-    return keys, columns
+    pieces = zip(*(spread(keys, block.keys, block.columns, block.count) for block in blocks), strict=True)
+    return keys, [list(chain.from_iterable(each)) if are_few else stacked(each) for each in pieces]
 
 
 def _names_of(kind: type) -> set[str]:

@@ -342,8 +342,7 @@ class Pool:
     def _start(self) -> Process:
         if not self._places:
             raise BackendError(f"there are {MOST_SLOTS} worker processes already; give a smaller ncores=")
-        child_reads, we_write = os.pipe()
-        we_read, child_writes = os.pipe()
+        child_reads, we_write, we_read, child_writes = self._pipes()
         for fd in (we_write, we_read):
             os.set_blocking(fd, False)
             widen(fd)
@@ -365,6 +364,22 @@ class Pool:
         self._new.append(process)
         self._wake_up()
         return process
+
+    def _pipes(self) -> tuple[int, int, int, int]:
+        """Make two pipes, for which there must be room among the files that this program may have open."""
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+        except OSError as exc:
+            for fd in pipes:
+                os.close(fd)
+            raise BackendError(
+                f"worker process {len(self._processes) + 1} cannot be given pipes: {exc.strerror}; each takes two of "
+                "the files that this program may have open: give a smaller ncores=, or raise that limit (ulimit -n)"
+            ) from exc
+        child_reads, we_write, we_read, child_writes = pipes
+        return child_reads, we_write, we_read, child_writes
 
     def _write(self, process: Process) -> None:
         try:

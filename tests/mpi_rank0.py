@@ -7,7 +7,6 @@ kill *the* guard get two workers at one rank.
 from __future__ import annotations
 
 import os
-from collections import Counter
 
 import psutil
 import pytest
@@ -56,27 +55,10 @@ def _is_grouped(item):
     return hasattr(item, "callspec") and item.callspec.params.get("group_size") is not None
 
 
-def _beyond_the_second(items):
-    """Return what of the failure list comes after two of the same test and of the same kind of failure."""
-    seen = Counter()
-    for item in items:
-        if item.module.__name__.startswith("test_failures") and hasattr(item, "callspec"):
-            alike = item.function, getattr(item.callspec.params.get("case"), "kind", None)
-            seen[alike] += 1
-            if seen[alike] > 2:
-                yield item
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what differs only in how psets are grouped: that is decided in rank 0, as ever.
-
-    Open MPI gets two of each kind of failure. Above the few calls of MPI, everything is the same as with MPICH, and
-    there is only so much time.
-    """
+    """Leave out what differs only in how psets are grouped: that is decided in rank 0, as ever."""
     left_out = [item for item in items if _is_grouped(item)]
-    if "OMPI_COMM_WORLD_SIZE" in os.environ:
-        left_out += _beyond_the_second([item for item in items if item not in left_out])
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

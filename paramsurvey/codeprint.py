@@ -47,8 +47,7 @@ and, which is named in `CodePrint.not_covered`:
 - the state of what has none that can be compared: open files, locks, generators, random number generators
 - functions whose source is not found, or is not what runs: their bytecode counts, which also changes if nothing does
 
-The user's own code is what is not in the standard library, not installed (in ``site-packages`` or ``dist-packages``;
-what is installed as editable is the user's), and not paramsurvey.
+Whose code it is, `paramsurvey.editions` tells, which sees to it that workers have the code that is printed here.
 """
 
 from __future__ import annotations
@@ -64,7 +63,6 @@ import os
 import platform
 import random
 import sys
-import sysconfig
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -87,12 +85,9 @@ from typing import Any, NamedTuple, TypeAlias
 import attrs
 
 from paramsurvey.callables import worker_name
+from paramsurvey.editions import is_users_file, text_of
 from paramsurvey.engine.pickling import is_atomic
 from paramsurvey.fingerprint import typed_bytes
-
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
-_STANDARD = tuple(os.path.realpath(sysconfig.get_path(name)) + os.sep for name in ("stdlib", "platstdlib"))
 
 
 @attrs.frozen
@@ -576,7 +571,7 @@ class _Walk:
         file = getattr(module, "__file__", None) or ""
         if not file.endswith(_COMPILED):
             return
-        if _is_users_file(file):
+        if is_users_file(file):
             self.not_covered[f"the C extension {name}: its code cannot be read (depends= takes the module)"] = None
         else:
             self._note_library(name)
@@ -724,7 +719,7 @@ def _is_users(file: str | None, module: str | None) -> bool:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None:  # built in, a namespace, or what was typed in
             return name.partition(".")[0] not in sys.stdlib_module_names
-    return _is_users_file(file)
+    return is_users_file(file)
 
 
 def _is_users_module(module: ModuleType) -> bool:
@@ -735,12 +730,6 @@ def _is_users_function(func: FunctionType) -> bool:
     return _is_users(func.__code__.co_filename, func.__module__)
 
 
-@functools.lru_cache(maxsize=4096)
-def _is_users_file(file: str) -> bool:
-    path = os.path.realpath(file)
-    return not (path.startswith((_OURS, *_STANDARD)) or any(folder in path for folder in _INSTALLED))
-
-
 def _import_if_users(name: str) -> ModuleType | None:
     from importlib.util import find_spec
 
@@ -748,7 +737,7 @@ def _import_if_users(name: str) -> ModuleType | None:
     if top is None:
         raise ModuleNotFoundError(f"there is no module {name!r} here")
     places = [top.origin] if top.origin else list(top.submodule_search_locations or ())
-    return import_module(name) if any(map(_is_users_file, places)) else None
+    return import_module(name) if any(map(is_users_file, places)) else None
 
 
 def version_of(module: ModuleType) -> str | None:
@@ -863,8 +852,8 @@ _Definition: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda"
 def _source_of(code: CodeType, module: dict[str, Any]) -> _Definition | None:
     """Return the syntax tree of a function, if it can be found and is what runs."""
     flags = code.co_flags & _FUTURE
-    for _ in range(2):
-        text = "".join(linecache.getlines(code.co_filename, module))
+    for attempt in range(3):
+        text = "".join(linecache.getlines(code.co_filename, module)) if attempt < 2 else text_of(code.co_filename) or ""
         for one_by_one in (False, True) if text else ():
             if (node := _definitions(text, flags, one_by_one).get(code)) is not None:
                 return node

@@ -233,7 +233,7 @@ class Run:
         try:
             with self._journal_held():
                 for survey in self.surveys:
-                    survey.publish()
+                    self._publish(survey)
                 yield from self._drive()
             reason = ""
         except Exception as exc:
@@ -318,6 +318,11 @@ class Run:
             elif isinstance(node, DrawnNode):
                 self._moved(node)
         self._work_on_tables()
+
+    def _publish(self, survey: Survey) -> None:
+        if self._ledgers is not None:
+            self._ledgers.reach(survey.stage.worker, survey.options)
+        survey.publish()
 
     def _open(self, survey: Survey, feed: Feed) -> None:
         ledger = None if self._ledgers is None else self._ledgers.of(survey.name, survey.stage.worker, survey.options)
@@ -506,7 +511,7 @@ class Run:
         stage = Map(ask.worker, **{"name": f"{node.name} {node.surveys}", **ask.options})
         options = self.options_of(stage.given)
         survey = Survey(stage.name, stage, options, self.backend, self.slots, self.tell, node.rank, self.most)
-        survey.publish()
+        self._publish(survey)
         return survey
 
     def _close_what_is_idle(self, node: TableNode) -> None:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing, refuse_what_it_cannot, settings_of
+from paramsurvey.backends.base import Placing, Renewable, refuse_what_it_cannot, settings_of
+from paramsurvey.editions import editions
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
 from paramsurvey.engine.dispatcher import Dispatcher, Lost, Taken
@@ -133,7 +134,10 @@ class Survey(Node):
         """
         chdir = self.options.chdir
         folder = current_folder() if chdir is None else os.path.abspath(chdir)
-        work = self._work = self.stage.work(self.name, self.options, folder)
+        found = editions()
+        if found is not None and isinstance(self.backend, Renewable):
+            self.backend.renew(found.reloads)
+        work = self._work = self.stage.work(self.name, self.options, folder)._replace(editions=found)
         try:
             self._handle = self.backend.publish(work)
         except BackendError:

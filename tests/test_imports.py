@@ -13,7 +13,7 @@ PACKAGE = Path(paramsurvey.__file__).parent
 
 # From the ground up. A module may import from its own floor and from those below it.
 FLOORS = [
-    {"closing", "errors", "folders", "lazy", "version", "saving", "drawing", "charts"},
+    {"closing", "editions", "errors", "folders", "lazy", "version", "saving", "drawing", "charts"},
     {"fingerprint", "callables", "progress", "engine.columns", "engine.records", "engine.pickling", "engine.chunking"},
     {
         "engine.culprit",
@@ -193,6 +193,7 @@ OF_A_MAP = {
         "callables",
         "closing",
         "dtypes",
+        "editions",
         "errors",
         "fingerprint",
         "flow",

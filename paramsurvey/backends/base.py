@@ -29,6 +29,8 @@ These are methods and attributes that come together:
 `Elastic`
     What ``ncores=`` means on it. Where that is not said, it is so many of its `slots`, or so many fewer than it has,
     and never more than it has: the engine keeps to that, and the backend need not do anything for it.
+`Renewable`
+    That it can replace its processes.
 `Configurable`
     Which settings it has of its own (``ray={...}``): the others are refused by name.
 `Placing`
@@ -178,6 +180,23 @@ class Elastic(Protocol):
         ----------
         ncores : int
             What the user has said; not more than 0 means so many fewer than there are.
+        """
+        ...
+
+
+@runtime_checkable
+class Renewable(Protocol):
+    """A backend that can replace its processes, when they have modules that the program has loaded again since."""
+
+    def renew(self, reloads: int) -> None:
+        """Have what comes now run in processes that have begun since the program last loaded a module again.
+
+        Where processes cannot be replaced, they forget such modules by themselves.
+
+        Parameters
+        ----------
+        reloads : int
+            How many times the program has (`paramsurvey.editions`).
         """
         ...
 

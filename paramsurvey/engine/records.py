@@ -115,6 +115,11 @@ class Work(NamedTuple):
     """What becomes of what is printed: "through" as ever, "tail", or "files"."""
     seed_by: tuple[Hashable, ...] | None = None
     """The parameters on which seeds depend; None: on all."""
+    editions: Any = None
+    """What has to be unpickled before the others: the modules that the program has (`paramsurvey.editions`)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _work_of, (self.editions, *self[:-1])
 
     @property
     def own_columns(self) -> frozenset[str]:
@@ -123,6 +128,10 @@ class Work(NamedTuple):
         return frozenset(
             (_DETAILS - printed if self.details else set()) | (printed if self.capture != "through" else set())
         )
+
+
+def _work_of(editions: Any, *others: Any) -> Work:
+    return Work._make((*others, editions))
 
 
 class ChunkRows(NamedTuple):

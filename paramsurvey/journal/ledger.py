@@ -14,13 +14,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 
 import attrs
 import numpy as np
 
 from paramsurvey.codeprint import CodePrint, code_print
+from paramsurvey.editions import editions
 from paramsurvey.engine.columns import Column, Keys
 from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.pickling import dumps
@@ -385,9 +386,18 @@ class Ledgers:
     _ledgers: dict[bytes, Ledger] = attrs.field(factory=dict, init=False)
     _codes: dict[tuple[int, int], tuple[Any, CodePrint]] = attrs.field(factory=dict, init=False)
     """By worker and user_kwargs, which are kept alive."""
+    _is_unknown_told: bool = attrs.field(default=False, init=False)
+
+    def reach(self, worker: Any, options: Options) -> None:
+        """Look at the code of a worker before it is published: what that imports when it runs is imported here, too."""
+        with suppress(Exception):  # which `of` tells
+            self._code(worker, options.user_kwargs)
 
     def of(self, name: str, worker: Any, options: Options) -> Ledger | None:
         """Return the ledger of a stage; None if it cannot be told what its answers depend on, which is said.
+
+        That is so, too, if workers may have other code than the program: a module's file was edited after the program
+        had imported it, and before its first survey.
 
         Raises
         ------
@@ -401,9 +411,21 @@ class Ledgers:
         except Exception as exc:  # noqa: BLE001 - values of the user's may refuse to be taken apart in any way
             self.say(f"{name}: nothing of it is remembered in the journal, because of its user_kwargs: {exc!r}")
             return None
+        if (found := editions()) is not None and found.unknown:
+            self._tell_of_unknown(found.unknown)
+            return None
         if stage.digest not in self._ledgers:
             self._ledgers[stage.digest] = Ledger(self.journal, stage, options.retry_failed, self.say)
         return self._ledgers[stage.digest]
+
+    def _tell_of_unknown(self, files: Sequence[str]) -> None:
+        if not self._is_unknown_told:
+            self._is_unknown_told = True
+            self.say(
+                f"nothing is remembered in the journal, nor taken from it: {', '.join(files)} was edited after this "
+                "program had imported it, so that the workers, who import it now, have other code; importlib.reload() "
+                "the module, or start the program anew"
+            )
 
     def _code(self, worker: Any, user_kwargs: Any) -> CodePrint:
         place = id(worker), id(user_kwargs)

@@ -85,6 +85,7 @@ class MultiprocessingBackend:
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
+        self._reloads = 0
         self._store = ConstantStore(make_folder())
         self._pool = Pool(self._store.folder, workers_environment(slots))
 
@@ -95,6 +96,12 @@ class MultiprocessingBackend:
     def at_most(self, ncores: int) -> int:
         """Return how many processes ``ncores=`` means: a survey may have more than the session was opened with."""
         return cores(ncores)
+
+    def renew(self, reloads: int) -> None:
+        """Replace the processes, if the program has loaded a module again since this was last asked."""
+        if reloads != self._reloads:
+            self._reloads = reloads
+            self._pool.renew()
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant where every worker process can map it."""

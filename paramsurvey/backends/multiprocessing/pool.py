@@ -122,6 +122,7 @@ class Process:
     outbox: Outbox = attrs.field(factory=Outbox)
     rows_done: int = 0
     pipe_ended_at: float | None = None  # it is dead, or has closed its descriptors
+    is_outdated: bool = False  # it leaves when it has done what it has
     retired_at: float | None = None  # its task pipe is closed; it should leave by itself
     ending: Callable[[int | None], TaskLost] | None = None  # why it was killed, told the row that was running
 
@@ -269,6 +270,14 @@ class Pool:
                 self._settling += 1
             task.settle_at = time.monotonic() + words.SETTLE_SECONDS
         self._wake_up()
+
+    def renew(self) -> None:
+        """Have whatever is submitted by a new owner run in fresh processes."""
+        with self._lock:
+            for process in list(self._processes.values()):
+                process.is_outdated = True
+                if process in self._idle:
+                    self._retire(process)
 
     def pids(self) -> list[int]:
         """Return the process numbers of the workers that have started."""
@@ -569,7 +578,7 @@ class Pool:
                 return
             task = self._forget(process)
             if not process.tasks and process.is_usable:
-                if frame.kind == Kind.UNLOADABLE:
+                if frame.kind == Kind.UNLOADABLE or process.is_outdated:
                     self._retire(process)  # the next attempt gets a fresh process
                 else:
                     self._idle.append(process)

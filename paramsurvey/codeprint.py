@@ -22,7 +22,7 @@ now, so it makes no difference how a helper got there. A name of a module of the
 attributes, ``tools.optics.focus``; a module that is used otherwise is reached whole. A class is reached whole, with its
 bases. A module that is imported inside a function is imported here, if it is the user's.
 
-A global counts with the value that it has when the survey begins.
+A global counts with the value that it has when the survey begins; that of a random number generator is its state.
 
 What things are called
 ----------------------
@@ -39,12 +39,13 @@ What cannot be seen
 - functions that arrive in psets, or in what a worker reads from files (``depends=``, ``version=`` are for those);
   those in ``user_kwargs`` are seen
 - what libraries do, environment variables, other programs
+- docstrings, also if the code asks for them (``__doc__``)
 
 and, which is named in `CodePrint.not_covered`:
 
 - C extensions of the user's own
 - what ``eval``, ``exec`` and ``import_module`` find
-- the state of what has none that can be compared: open files, locks, generators, random number generators
+- the state of what has none that can be compared: open files, locks, generators
 - functions whose source is not found, or is not what runs: their bytecode counts, which also changes if nothing does
 
 Whose code it is, `paramsurvey.editions` tells, which sees to it that workers have the code that is printed here.
@@ -54,14 +55,15 @@ from __future__ import annotations
 import __future__
 
 import ast
+import copyreg
 import dis
 import functools
 import linecache
 import logging
+import marshal
 import operator
 import os
 import platform
-import random
 import sys
 from bisect import bisect_left
 from collections import deque
@@ -86,7 +88,7 @@ import attrs
 
 from paramsurvey.callables import worker_name
 from paramsurvey.editions import is_users_file, text_of
-from paramsurvey.engine.pickling import is_atomic
+from paramsurvey.engine.pickling import LARGE, is_atomic
 from paramsurvey.fingerprint import typed_bytes
 
 
@@ -248,6 +250,16 @@ _FACTS = (
 )
 """What there is to know about a field of an attrs class or a dataclass."""
 
+MANY = 1000
+"""So many values in a list or dict are not looked at one by one, if they are numbers and texts."""
+
+_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
+_MARSHAL = 2
+"""The format of `marshal` in which equal values have equal bytes, wherever they came from: without references and
+without telling which texts are interned."""
+
+_VIEWS = frozenset({type({}.keys()), type({}.values()), type({}.items())})
+
 _DESCRIPTORS = (MemberDescriptorType, GetSetDescriptorType)
 
 
@@ -281,7 +293,7 @@ class _Walk:
         self._kept: list[Any] = []  # so that no id is used twice
         self._globals: set[str] = set()  # the labels of constants and of names that were met
         self._pending: deque[Callable[[], None]] = deque()
-        self._inside: list[int] = []  # ids of the containers around a value
+        self._looked_at: dict[int, tuple[Any, bytes]] = {}  # what the value in hand has in it, and its bytes
         self._worker: Any = None  # without its decorators
         self._place = ""  # of the value, for what is not covered
         self._met: list[str] | None = None  # the code in the value, if only that is asked for
@@ -305,12 +317,13 @@ class _Walk:
             if by_name
             else {"user_kwargs": user_kwargs}
         )
-        for self._place, value in values.items():
+        for place, value in values.items():
+            self._begin_with(place)
             self._met = []
             self._bytes(value)
             met, self._met = self._met, None
             if met:
-                self.parts[f"code in {self._place}"] = _digest(*(name.encode() for name in met))
+                self.parts[f"code in {place}"] = _digest(*(name.encode() for name in met))
         self._look_into_what_is_pending()
 
     def _look_into_what_is_pending(self) -> None:
@@ -445,7 +458,7 @@ class _Walk:
         return part
 
     def _look_into_class(self, kind: type, part: str) -> None:
-        self._place = self.labels[part]
+        self._begin_with(self.labels[part])
         contents = [self._bytes(base) for base in (*kind.__bases__, type(kind))]
         for name, value in sorted(vars(kind).items()):
             if name not in _GENERATED and not isinstance(value, _DESCRIPTORS) and not _is_generated(value):
@@ -458,8 +471,13 @@ class _Walk:
     def _value(self, name: Name, value: Any) -> None:
         """Add a part for a value."""
         part = self._new_part(name)
-        self._place = self.labels[part]
+        self._begin_with(self.labels[part])
         self.parts[part] = _digest(self._bytes(value))
+
+    def _begin_with(self, place: str) -> None:
+        """Look at another value: what has been looked at before is nothing of it."""
+        self._place = place
+        self._looked_at.clear()
 
     def _bytes(self, value: Any) -> bytes:
         """Return bytes that are the same only for the same value; reach the code in it."""
@@ -473,19 +491,23 @@ class _Walk:
         if isinstance(value, type):
             if _is_users(None, value.__module__):
                 return self._code_met(self._class(value))
-            self._note_library(value.__module__)
+            self._note_library(str(value.__module__))
             return _type_name(value).plain.encode()
         if isinstance(value, ModuleType):
             return self._module(value)
-        if id(value) in self._inside:
-            return b"itself"
-        self._inside.append(id(value))
+        return self._bytes_looked_at_once(value)
+
+    def _bytes_looked_at_once(self, value: Any) -> bytes:
+        """Return the bytes of something that has others in it; of what is around itself, how many came before it."""
+        if id(value) in self._looked_at:
+            return self._looked_at[id(value)][1]
+        self._looked_at[id(value)] = value, f"itself {len(self._looked_at)}".encode()  # kept: no id is used twice
         try:
-            return _digest(_type_name(kind).plain.encode(), *self._content(value)).encode()
+            found = _digest(_type_name(type(value)).plain.encode(), *self._content(value)).encode()
         except RecursionError:
-            return self._refused(value, "it is nested too deeply")
-        finally:
-            self._inside.pop()
+            found = self._refused(value, "it is nested too deeply")
+        self._looked_at[id(value)] = value, found
+        return found
 
     def _code_met(self, part: str) -> bytes:
         if self._met is not None:
@@ -497,13 +519,13 @@ class _Walk:
         if self._met is not None and _is_numbers(value):
             return  # they may be many, and there is no code in them
         if kind in (list, tuple):
-            yield from map(self._bytes, value)
+            yield from self._elements(value)
         elif kind in (set, frozenset):
             yield from sorted(map(self._bytes, sorted(value, key=_order)))
         elif kind in (dict, MappingProxyType):
-            for key, item in value.items():
-                yield self._bytes(key)
-                yield self._bytes(item)
+            yield from self._elements([each for item in value.items() for each in item])
+        elif kind in _VIEWS:
+            yield from self._elements(list(value))
         elif isinstance(value, FunctionType):
             self._note_library(value.__globals__.get("__name__"))
             yield _function_name(value).plain.encode()
@@ -512,7 +534,7 @@ class _Walk:
             yield from map(self._bytes, parts)
         elif hasattr(value, "dtype") and hasattr(value, "tobytes"):
             self._note_library(kind.__module__)
-            yield self._bytes(value.tolist()) if value.dtype.hasobject else typed_bytes(value)
+            yield self._bytes(value.tolist()) if value.dtype.hasobject else _bytes_of_numbers(value)
         elif kind.__module__.partition(".")[0] == "pandas":
             self._note_library("pandas")
             yield typed_bytes(value)
@@ -520,15 +542,20 @@ class _Walk:
             yield self._bytes(kind)
             yield from self._state(value)
 
+    def _elements(self, values: Sequence[Any]) -> Iterator[bytes]:
+        """Yield the bytes of values one by one; of many that are numbers and texts, at the speed of C."""
+        if len(values) >= MANY and set(map(type, values)) <= _PLAIN:
+            yield _digest(marshal.dumps(list(values), _MARSHAL)).encode()
+        else:
+            yield from map(self._bytes, values)
+
     def _state(self, value: Any) -> Iterator[bytes]:
         """Yield what an object is made of: what pickle would write, without how it writes it."""
         if isinstance(value, logging.Logger):
             return  # what it is called, and what it does, are no answer's affair
-        if isinstance(value, random.Random) or type(value).__module__.startswith("numpy.random"):
-            yield self._refused(value, "the state of a random number generator is no constant")
-            return
         try:
-            reduced = value.__reduce_ex__(4)
+            reducer = copyreg.dispatch_table.get(type(value))
+            reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
             parts = [reduced] if isinstance(reduced, str) else [*reduced]
         except Exception as exc:  # noqa: BLE001 - an object's own pickling may raise anything
             yield self._refused(value, f"{type(exc).__name__}: {exc}")
@@ -603,6 +630,15 @@ def _unused(name: str, names: Container[str]) -> str:
     return found
 
 
+def _bytes_of_numbers(value: Any) -> bytes:
+    """Return the typed bytes of an array, or, if it is large, a digest that is made without a copy."""
+    if value.nbytes < LARGE or value.dtype.kind not in "biuf" or not value.flags.c_contiguous:
+        return typed_bytes(value)
+    found = blake2b(typed_bytes((str(value.dtype), value.shape)), digest_size=16)
+    found.update(value.reshape(-1).view("u1").data)
+    return found.hexdigest().encode()
+
+
 def _is_numbers(value: Any) -> bool:
     if type(value).__module__.partition(".")[0] == "pandas":
         return True
@@ -613,6 +649,8 @@ def _functions_inside(func: FunctionType) -> Iterator[Any]:
     """Yield the functions that a library's function works for: it may be what a decorator has made of the user's."""
     if (wrapped := getattr(func, "__wrapped__", None)) is not None:
         yield wrapped
+    if isinstance(registry := vars(func).get("registry"), MappingProxyType):  # of functools.singledispatch
+        yield registry
     for cell in func.__closure__ or ():
         try:
             value = cell.cell_contents
@@ -714,8 +752,8 @@ def _is_users(file: str | None, module: str | None) -> bool:
     """Tell whether code is the user's own: by its file, or by that of its module."""
     if file is None or file.startswith("<"):
         name = module or ""
-        if name == "builtins":
-            return False
+        if not isinstance(name, str) or name == "builtins" or name.startswith("_cython_"):
+            return False  # what compiled libraries make up has a module that is nowhere
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is None:  # built in, a namespace, or what was typed in
             return name.partition(".")[0] not in sys.stdlib_module_names

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
@@ -198,16 +199,21 @@ class Run:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """While rows are waited for, have Ctrl-C end the run and not strike in the middle of something."""
-        with ctrl_c_calls(self._loop.interrupt, OUT_FUNC | STAGES) as sheltered, self._sigterm_heeded():
+        users = OUT_FUNC | STAGES
+        if self.journal is not None:
+            from paramsurvey.journal.ledger import PRINTS
+
+            users |= PRINTS
+        with ctrl_c_calls(self._loop.interrupt, users) as sheltered, self._sigterm_heeded(users):
             self._sheltered = sheltered
             try:
                 yield
             finally:
                 self._sheltered = False
 
-    def _sigterm_heeded(self) -> AbstractContextManager[None]:
+    def _sigterm_heeded(self, users: frozenset[CodeType]) -> AbstractContextManager[None]:
         """With a journal, have SIGTERM end the run like Ctrl-C, with what is finished, and not at once."""
-        return nullcontext() if self.journal is None else sigterm_calls(self._terminate, OUT_FUNC | STAGES)
+        return nullcontext() if self.journal is None else sigterm_calls(self._terminate, users)
 
     def _terminate(self) -> None:
         self._was_terminated = True

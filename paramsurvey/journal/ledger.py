@@ -434,6 +434,10 @@ class Ledgers:
         return self._codes[place][1]
 
 
+PRINTS = frozenset({Ledgers._code.__code__, stage_print.__code__})
+"""The code below which values of the user's are taken apart, which may take long: Ctrl-C ends it at once."""
+
+
 def lost_of(row: int, why: Mapping[str, Any]) -> Lost:
     """Return a lost row, given what the text of a record says of it."""
     earlier = tuple(Failure(kind, text) for kind, text in why["earlier"])

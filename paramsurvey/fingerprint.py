@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from struct import pack
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -58,6 +58,36 @@ def typed_bytes(value: Any) -> bytes:
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
         return _framed(b"n", *_code(value))
     return _framed(_type_name(kind), *_content(value))
+
+
+def ordered_bytes(value: Any) -> bytes:
+    """Return bytes that two values share only if the dicts in them, and in their lists, have the same order, too.
+
+    A value whose dicts are sorted by the bytes of their keys, or that has none, has its typed bytes.
+
+    Examples
+    --------
+    >>> ordered_bytes([{"a": 1, "b": 2}]) == ordered_bytes([{"b": 2, "a": 1}])
+    False
+    """
+    orders = list(_orders(value, ()))
+    return _framed(b"o", typed_bytes(value), *orders) if orders else typed_bytes(value)
+
+
+def _orders(value: Any, place: tuple[int, ...]) -> Iterator[bytes]:
+    """Yield the order of each dict in a value that is not sorted, with its place in it."""
+    kind = type(value)
+    if kind is dict:
+        names = {key: typed_bytes(key) for key in value}
+        in_order = sorted(value, key=names.__getitem__)
+        if in_order != list(value):
+            yield _framed(repr(place).encode(), *names.values())
+        for at, key in enumerate(in_order):
+            yield from _orders(value[key], (*place, at))
+    elif kind in (list, tuple):
+        for at, each in enumerate(value):
+            if type(each) in (dict, list, tuple):
+                yield from _orders(each, (*place, at))
 
 
 def _content(value: Any) -> Iterable[bytes]:

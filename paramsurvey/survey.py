@@ -131,7 +131,10 @@ class Survey(Node):
         ------
         WorkerError
             They cannot be pickled.
+        OptionError
+            A file in ``depends=`` is missing.
         """
+        self._refuse_missing_files()
         chdir = self.options.chdir
         folder = current_folder() if chdir is None else os.path.abspath(chdir)
         found = editions()
@@ -151,6 +154,12 @@ class Survey(Node):
                 f"{self.name}: the worker or its user_kwargs cannot be pickled for the backend "
                 f"{self.backend.name!r}: {exc}; what cannot is {what}"
             ) from exc
+
+    def _refuse_missing_files(self) -> None:
+        """Refuse a file in ``depends=`` that is not there, also if there is no journal yet that depends on it."""
+        for each in self.options.depends:
+            if isinstance(each, str) and not os.path.exists(each):
+                raise OptionError(f"depends={each!r}: the file cannot be read: No such file or directory")
 
     def begin(self, feed: Feed, ledger: Ledger | None, come_back: Callable[[Taken], None]) -> Lane:
         """Begin with the rows of a feed; return the lane in which they are computed.

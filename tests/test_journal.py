@@ -664,3 +664,34 @@ def test_answers_with_holes_are_exactly_the_same_through_the_journal(serial, tmp
     assert identical_rows(results.to_dict(), expected)
     assert list(results.results.columns) == list(plain.results.columns)
     assert results.results.dtypes.tolist() == plain.results.dtypes.tolist()
+
+
+# What a worker can see beside its values
+
+
+@pytest.mark.parametrize("wrap", [lambda each: each, lambda each: [each], lambda each: {"in": (each,)}])
+def test_the_order_of_a_dict_in_a_pset_counts_and_that_of_its_keys_does_not(tmp_path, wrap):
+    first, other = {"cool": 2, "heat": 1}, {"heat": 1, "cool": 2}
+    with paramsurvey.Session(backend="serial", journal=tmp_path / "j", **QUIET) as session:
+        for pset, known in (
+            ({"a": wrap(first), "b": 1}, 0),
+            ({"a": wrap(other), "b": 1}, 0),
+            ({"b": 1, "a": wrap(first)}, 1),
+            ({"b": 1, "a": wrap(other)}, 1),
+        ):
+            found = session.map(lambda pset, system, user: {"y": repr(pset["a"])}, [pset])
+            assert (found.results["y"][0], found.progress.from_journal) == (repr(pset["a"]), known)
+
+
+def test_a_folder_that_was_given_counts(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with paramsurvey.Session(backend="serial", journal=tmp_path / "j", **QUIET) as session:
+        for folder, known in (("a", 0), ("b", 0), ("a", 1)):
+            found = session.map(parity, [{"n": 1}], chdir=tmp_path / folder)
+            assert found.progress.from_journal == known
+
+
+def test_a_missing_file_is_refused_without_a_journal_too(session):
+    with pytest.raises(OptionError, match="depends='not there': the file cannot be read: No such file"):
+        session.map(parity, [{"n": 1}], depends=["not there"])

@@ -1,7 +1,8 @@
 """The keys of rows: 128 bits that two psets share only if they are the same, made for whole columns at once.
 
 Two psets are the same if they have the same keys and values of the same types and content, in the sense of
-`paramsurvey.fingerprint`: 1, 1.0 and True differ, the order of the keys does not count. It does not count either in
+`paramsurvey.fingerprint`: 1, 1.0 and True differ, the order of the keys does not count; that of dicts inside the
+pset does, because a worker sees it. It does not count either in
 which form the values come, in a list, an `array`, a numpy array or a user's frame.
 
 Every cell gives two numbers of 64 bits, and a row has the sums of those of its cells; a cell that is a hole adds
@@ -34,7 +35,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from paramsurvey.engine.columns import Column, Hole, Keys, unpack
-from paramsurvey.fingerprint import typed_bytes
+from paramsurvey.fingerprint import ordered_bytes, typed_bytes
 
 Words: TypeAlias = "np.ndarray[Any, np.dtype[np.uint64]]"
 
@@ -193,7 +194,7 @@ def _digests(kind: type, name: bytes, values: list[Any]) -> Iterator[bytes | Non
         return
     for value in values:
         try:
-            yield _digest(name, typed_bytes(value))
+            yield _digest(name, ordered_bytes(value))
         except Exception:  # noqa: BLE001 - a value of the user's may refuse to be pickled in any way
             yield None
 

@@ -1,14 +1,15 @@
 """The print of a stage: what its answers depend on beside the psets. Rows of another print are another stage's.
 
 It is made of the worker's code and that in ``user_kwargs`` (`paramsurvey.codeprint`), the values in the user's
-``user_kwargs``, the survey's seed, ``seed_by=``, ``version=``, the content of the files in ``depends=`` and the
-versions of the modules there. The name of the stage is not part of it, nor is anything that decides only how and where
-it is computed.
+``user_kwargs``, the survey's seed, ``seed_by=``, ``chdir=`` if it was given, ``version=``, the content of the files in
+``depends=`` and the versions of the modules there. The name of the stage is not part of it, nor is anything that
+decides only how and where it is computed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 from paramsurvey.callables import worker_name
 from paramsurvey.codeprint import CodePrint, version_of
 from paramsurvey.errors import OptionError
-from paramsurvey.fingerprint import typed_bytes
+from paramsurvey.fingerprint import ordered_bytes, typed_bytes
 from paramsurvey.options import Options
 
 
@@ -88,6 +89,8 @@ def stage_print(name: str, worker: Any, code: CodePrint, options: Options) -> St
     parts["seed"] = str(options.seed)
     if options.seed_by is not None:
         parts["seed_by"] = repr(list(options.seed_by))
+    if options.chdir is not None:
+        parts["chdir"] = os.path.abspath(options.chdir)
     parts["version"] = repr(options.version)
     for each in options.depends:
         if isinstance(each, ModuleType):
@@ -126,7 +129,7 @@ def _changes(old: Mapping[str, str], new: Mapping[str, str], labels: Mapping[str
 
 def _is_shown(name: str) -> bool:
     """Tell whether a part is the value itself, and no digest."""
-    return name in ("seed", "seed_by", "version") or name.startswith("module ")
+    return name in ("seed", "seed_by", "version", "chdir") or name.startswith("module ")
 
 
 def _parts_of_kwargs(user_kwargs: Any) -> dict[str, str]:
@@ -142,7 +145,7 @@ def _digest(value: Any) -> str:
         found.update(typed_bytes((str(value.dtype), value.shape, "array")))
         found.update(value.reshape(-1).view(np.uint8).data)
     else:
-        found.update(typed_bytes(value))
+        found.update(ordered_bytes(value))
     return found.hexdigest()
 
 

@@ -88,7 +88,7 @@ def machine_facts() -> list[str]:
     versions = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return [
-        f"{platform.system()} {platform.release()} on {platform.machine()}, {usable} cores, {peers.WORKERS} workers",
+        f"{platform.system()} on {platform.machine()}, {usable} cores, {peers.WORKERS} workers",
         f"Python {platform.python_version()}, {versions}",
         *filter(None, [peers.why_not_ours()]),
     ]

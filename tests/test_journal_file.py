@@ -425,6 +425,22 @@ def test_a_failed_write_costs_its_own_record_whichever_it_is(tmp_path, monkeypat
         assert not [each for each in found_in(path.read_bytes()) if isinstance(each, Damage)]
 
 
+def test_a_disk_that_has_room_now_and_then_is_said_to_be_full_once(tmp_path, monkeypatch, capsys):
+    """As one that is nearly full: small records still find room between large ones."""
+    calls = itertools.count()
+
+    def every_other(fd, data, offset):
+        if next(calls) % 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.pwrite(fd, data, offset)
+
+    monkeypatch.setattr(Journal, "write_with", every_other)
+    with paramsurvey.Session(backend="serial", verbose=1, vstats=0) as session:
+        session.map(square, [{"n": n} for n in range(9)], journal=tmp_path / "j", group_size=1)
+    assert next(calls) > 6
+    assert capsys.readouterr().err.count("cannot be written, and the survey goes on without") == 1
+
+
 def test_a_full_disk_is_said_once_and_the_survey_goes_on(tmp_path, monkeypatch, capsys):
     def full(fd, data, offset):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -14,7 +14,7 @@ from test_exactness import numpy_scalars, tables
 from paramsurvey.engine.columns import HOLE, columns_of, pack, typed
 from paramsurvey.fingerprint import typed_bytes
 from paramsurvey.journal import keys as journal_keys
-from paramsurvey.journal.index import Known, Seen
+from paramsurvey.journal.index import Found, Known, Seen
 from paramsurvey.journal.keys import row_keys, with_occurrences
 from paramsurvey.tables import table_of
 
@@ -146,7 +146,7 @@ def test_of_a_row_that_is_there_twice_the_later_is_found(batches, data):
         last |= {value: (number, row) for row, value in enumerate(batch)}
     place = data.draw(st.integers(0, len(batches)))
     for numbers in (range(place), range(place, len(batches))):
-        more = [(n, row_keys(("a",), [batches[n]], len(batches[n]))[0].tobytes()) for n in numbers]
+        more = [Found(n, 0, row_keys(("a",), [batches[n]], len(batches[n]))[0].tobytes()) for n in numbers]
         known = known.with_more(more) if more else known
     for value in range(22):
         (where,) = known.find(row_keys(("a",), [[value]], 1)[0])

@@ -93,7 +93,7 @@ class Journal:
     _users: int = attrs.field(default=0, init=False)
     _is_usable: bool = attrs.field(default=False, init=False)
     _damages: int = attrs.field(default=0, init=False)
-    _told: str = attrs.field(default="", init=False)
+    _told: set[str] = attrs.field(factory=set, init=False)  # of its troubles, since it was opened
 
     def __attrs_post_init__(self) -> None:
         self.file = JournalFile(self.path, write=type(self).write_with)
@@ -120,6 +120,7 @@ class Journal:
                     self.file.unlock()
 
     def _opened(self, say: Say) -> bool:
+        self._told.clear()
         try:
             if self.file.open(to_write=True):
                 self.contents = Contents()
@@ -165,11 +166,10 @@ class Journal:
             say(f"further damages of the journal {self.path} are not told: see paramsurvey.open_journal().verify()")
 
     def tell_trouble(self, say: Say) -> None:
-        """Tell why it cannot be written, once."""
-        if self.file.trouble != self._told:
-            self._told = self.file.trouble
-            if self._told:
-                say(self._told)
+        """Tell why it cannot be written, once in a survey, also if a smaller record finds room meanwhile."""
+        if self.file.trouble and self.file.trouble not in self._told:
+            self._told.add(self.file.trouble)
+            say(self.file.trouble)
 
     def write(
         self,

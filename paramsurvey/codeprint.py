@@ -22,7 +22,9 @@ now, so it makes no difference how a helper got there. A name of a module of the
 attributes, ``tools.optics.focus``; a module that is used otherwise is reached whole. A class is reached whole, with its
 bases. A module that is imported inside a function is imported here, if it is the user's.
 
-A global counts with the value that it has when the survey begins; that of a random number generator is its state.
+A global counts with the value that it has when the survey begins; that of a random number generator is its state. One
+of numpy's that was not seeded, or whose seed has more than 96 bits, does not count: rows would be new in every program,
+as they are if the standard library's, or an old ``RandomState``, was not seeded.
 
 What things are called
 ----------------------
@@ -45,7 +47,7 @@ and, which is named in `CodePrint.not_covered`:
 
 - C extensions of the user's own
 - what ``eval``, ``exec`` and ``import_module`` find
-- the state of what has none that can be compared: open files, locks, generators
+- the state of what has none that can be compared: open files, locks, generators; random numbers without a seed
 - functions whose source is not found, or is not what runs: their bytecode counts, which also changes if nothing does
 
 Whose code it is, `paramsurvey.editions` tells, which sees to it that workers have the code that is printed here.
@@ -249,6 +251,9 @@ _FACTS = (
     *("compare", "kw_only", "alias", "on_setattr", "takes_self"),
 )
 """What there is to know about a field of an attrs class or a dataclass."""
+
+LONGEST_SEED = 96
+"""Bits; of 128 bits that the system has chosen, so few are enough once in four thousand million times."""
 
 MANY = 1000
 """So many values in a list or dict are not looked at one by one, if they are numbers and texts."""
@@ -526,6 +531,8 @@ class _Walk:
             yield from self._elements([each for item in value.items() for each in item])
         elif kind in _VIEWS:
             yield from self._elements(list(value))
+        elif _is_unseeded(value):
+            yield self._refused(value, "it was not seeded, and so is another one in every program")
         elif isinstance(value, FunctionType):
             self._note_library(value.__globals__.get("__name__"))
             yield _function_name(value).plain.encode()
@@ -628,6 +635,13 @@ def _unused(name: str, names: Container[str]) -> str:
         count += 1
         found = f"{name} ({count})"
     return found
+
+
+def _is_unseeded(value: Any) -> bool:
+    """Tell whether a numpy generator was made without a seed: then it has 128 bits from the system for one."""
+    seed = getattr(getattr(value, "bit_generator", value), "seed_seq", None)
+    entropy = getattr(seed, "entropy", None)
+    return isinstance(entropy, int) and entropy.bit_length() > LONGEST_SEED
 
 
 def _bytes_of_numbers(value: Any) -> bytes:

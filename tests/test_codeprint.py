@@ -527,6 +527,23 @@ def test_what_cannot_be_compared_is_named_and_does_not_change_the_print():
     assert changes(before, code_print(unprintable)) == ["constant test_codeprint.RANDOM changed"]
 
 
+UNSEEDED = np.random.default_rng()
+
+
+def uses_the_unseeded(pset, system, user):
+    return {"y": UNSEEDED.random()}
+
+
+def test_a_generator_without_a_seed_is_named_and_does_not_make_rows_new_in_every_program(monkeypatch):
+    before = code_print(uses_the_unseeded)
+    monkeypatch.setitem(uses_the_unseeded.__globals__, "UNSEEDED", np.random.default_rng())
+    assert code_print(uses_the_unseeded) == before
+    (text,) = before.not_covered
+    assert text.endswith(
+        "in constant test_codeprint.UNSEEDED: it was not seeded, and so is another one in every program"
+    )
+
+
 def test_an_open_file_is_named(tmp_path):
     with open(tmp_path / "log", "w") as file:
         found = code_print(lambda pset, system, user: file.write("x"))

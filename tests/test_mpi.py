@@ -25,7 +25,16 @@ from paramsurvey.backends.mpi.messages import Errand, Loss
 from paramsurvey.backends.mpi.seats import Seats
 from paramsurvey.backends.mpi.world import Introduction, refuse_wrong_launcher, without_launcher
 from paramsurvey.backends.multiprocessing.frames import Kind, encode
-from paramsurvey.engine.records import Died, DiedLoading, Killed, TimedOut, Unloadable, Unreadable, Unsendable
+from paramsurvey.engine.records import (
+    Died,
+    DiedLoading,
+    Displaced,
+    Killed,
+    TimedOut,
+    Unloadable,
+    Unreadable,
+    Unsendable,
+)
 from paramsurvey.errors import BackendError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -92,6 +101,7 @@ def test_nothing_of_the_launcher_is_left_in_the_environment_of_workers():
         TimedOut(None, "late"),
         DiedLoading("no", was_killed=True),
         Killed("it was"),
+        Displaced("with its guard"),
         Unsendable("a lock", "Traceback"),
         Unreadable("what", "Traceback"),
         Unloadable("no module", "Traceback"),
@@ -130,6 +140,14 @@ def test_seats_are_filled_one_by_one_and_those_with_the_fewest_first():
     for seat in (first, first, second, second, third, third):
         seats.leave(seat)
     assert seats.occupied == 0
+
+
+def test_who_may_wait_does_so_also_where_seats_are_free():
+    """They may be free because no more submissions are wanted at once than there are under way."""
+    seats = Seats([1, 1, 1])
+    busy, free = (seats.take(may_queue=False) for _ in range(2))
+    seats.leave(free)
+    assert {seats.take(may_queue=True) for _ in range(3)} == {busy}
 
 
 def test_more_than_there_are_slots_get_seats_of_their_own_if_they_may_not_wait():

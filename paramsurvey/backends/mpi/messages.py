@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from paramsurvey.engine.records import (
     Died,
     DiedLoading,
+    Displaced,
     Killed,
     TaskLost,
     TimedOut,
@@ -89,8 +90,9 @@ class Loss(NamedTuple):
             return self._in_stage(TimedOut(self.row, self.text))
         if self.kind == "DiedLoading":
             return DiedLoading(self.text, was_killed=self.was_killed)
-        if self.kind == "Killed":
-            return Killed(self.text)
+        for plain in (Killed, Displaced):
+            if self.kind == plain.__name__:
+                return plain(self.text)
         for kind in (Unsendable, Unreadable, Unloadable):
             if self.kind == kind.__name__:
                 return kind(self.text, self.traceback)

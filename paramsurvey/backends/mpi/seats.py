@@ -53,11 +53,14 @@ class Seats:
         self._new = seats_in_turns(self.slots, self.numbers)
 
     def take(self, *, may_queue: bool) -> Seat:
-        """Return the seat for a submission: a free one; one of those with the fewest if it may wait there."""
-        if self._by_load[0]:
+        """Return the seat for a submission: a free one; of those in use the one with the fewest, if it may wait there.
+
+        What may wait shall not run beside the others: perhaps no more of them are wanted at once (``ncores=``).
+        """
+        if may_queue and self.occupied:
+            seat = next(iter(next(level for level in self._by_load[1:] if level)))
+        elif self._by_load[0]:
             seat = self._by_load[0].popitem()[0]
-        elif may_queue and self._made >= sum(self.slots):
-            seat = next(iter(next(level for level in self._by_load if level)))
         else:
             self._made += 1
             seat = next(self._new)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from paramsurvey.asking import Asked
-from paramsurvey.backends.base import Placing, Renewable, refuse_what_it_cannot, settings_of
+from paramsurvey.backends.base import is_placing, is_renewable, refuse_what_it_cannot, settings_of
 from paramsurvey.editions import editions
 from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.columns import Pset, psets_of
@@ -114,7 +114,7 @@ class Survey(Node):
         refuse_what_it_cannot(self.backend, self.options)
         options = self.options
         most, cost = options.max_tasks_per_child, getattr(self.backend, "task_seconds", 0.0)
-        if isinstance(self.backend, Placing):
+        if is_placing(self.backend):
             self.slots = self._room()
             most = None if most is None else self.backend.rows_per_task(most)
         chunker = Chunker(self.slots, fixed=options.group_size, most=most, cost=cost)
@@ -138,7 +138,7 @@ class Survey(Node):
         chdir = self.options.chdir
         folder = current_folder() if chdir is None else os.path.abspath(chdir)
         found = editions()
-        if found is not None and isinstance(self.backend, Renewable):
+        if found is not None and is_renewable(self.backend):
             self.backend.renew(found.reloads)
         work = self._work = self.stage.work(self.name, self.options, folder)._replace(editions=found)
         try:
@@ -189,7 +189,7 @@ class Survey(Node):
         )
         assert self._handle is not None
         self.lane = Lane(self._dispatcher, self._handle, self.sieve or feed, task, self.rank)
-        if isinstance(self.backend, Placing):
+        if is_placing(self.backend):
             self.lane.room, self.lane.wishes = self._room, self.backend.wishes
         self.tell(SurveyStarted(self.name, feed.count, self.backend.name, self.slots, describe(options)))
         return self.lane
@@ -230,18 +230,20 @@ class Survey(Node):
 
     def _room(self) -> int:
         """Return how many of its chunks can run at once, of the machines that can run them."""
-        assert isinstance(self.backend, Placing)
-        room = self.backend.room(settings_of(self.backend, self.options))
+        settings = settings_of(self.backend, self.options)
+        assert is_placing(self.backend)
+        room = self.backend.room(settings)
         return room if self.most is None else min(room, self.most)
 
     def _check_wishes(self, feed: Feed) -> None:
         """Refuse psets that ask for what no machine has, if they are all known: before anything is computed."""
-        if isinstance(self.backend, Placing) and isinstance(feed, Direct):
+        settings = settings_of(self.backend, self.options)
+        if is_placing(self.backend) and isinstance(feed, Direct):
             key = self.backend.wishes
             if key in feed.psets.all_keys():
                 wishes = feed.table().column(key)
                 for wish in {repr(each): each for each in wishes if isinstance(each, dict)}.values():
-                    self.backend.room({**settings_of(self.backend, self.options), **wish})
+                    self.backend.room({**settings, **wish})
 
     def end(self, reason: str) -> None:
         """Nothing more will come of it; why, if not because all is done."""

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import attrs
 
@@ -234,7 +234,7 @@ class Loop:
     _is_elastic: bool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._drivable = self.backend if isinstance(self.backend, Drivable) else None
+        self._drivable = cast("Drivable", self.backend) if hasattr(self.backend, "drive") else None
         self._is_elastic = hasattr(self.backend, "at_most")
         has_queue = self.slots is None and getattr(self.backend, "has_queue", False)  # all its slots are ours
         self._can_queue = self._drivable is not None or has_queue

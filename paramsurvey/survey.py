@@ -146,13 +146,11 @@ class Survey(Node):
         except BackendError:
             raise
         except Exception as exc:
-            from paramsurvey.engine.culprit import can_travel, culprit  # only now
+            from paramsurvey.engine.culprit import culprit_of  # only now
 
-            in_worker = not can_travel(work.worker)
-            what = culprit(work.worker, self.name) if in_worker else culprit(work.user_kwargs, "user_kwargs")
             raise WorkerError(
                 f"{self.name}: the worker or its user_kwargs cannot be pickled for the backend "
-                f"{self.backend.name!r}: {exc}; what cannot is {what}"
+                f"{self.backend.name!r}: {exc}; what cannot is {culprit_of(work)}"
             ) from exc
 
     def _refuse_missing_files(self) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any, NamedTuple
 
+from paramsurvey.callables import worker_name
 from paramsurvey.engine.pickling import dumps_by_value
+from paramsurvey.engine.records import Work
 
 
 class Place(NamedTuple):
@@ -18,6 +20,13 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return self.path + self.whose
+
+
+def culprit_of(work: Work) -> str:
+    """Name what of a worker and its ``user_kwargs`` cannot be pickled, where it is known that something cannot."""
+    if can_travel(work.worker):
+        return culprit(work.user_kwargs, "user_kwargs")
+    return culprit(work.worker, worker_name(work.worker))
 
 
 def culprit(value: Any, path: str) -> str:

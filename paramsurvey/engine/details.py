@@ -176,13 +176,19 @@ class _Files:
 
 @contextmanager
 def _redirected(files: list[int]) -> Iterator[None]:
-    """Have the standard streams of this process, at the level of descriptors, go elsewhere."""
+    """Have the standard streams of this process, at the level of descriptors, go elsewhere.
+
+    Python's lines come there one by one: what C libraries and other programs print stands where it was printed.
+    """
     _flush()
     before = [os.dup(number) for number, _ in _STREAMS]
     streams = {name: getattr(sys, name) for _, name in _STREAMS}
+    by_line = {name: getattr(stream, "line_buffering", None) for name, stream in streams.items()}
     for (number, name), file in zip(_STREAMS, files, strict=True):
         os.dup2(file, number)
-        if not _is_on(streams[name], number):  # of a notebook, a test, or closed
+        if _is_on(streams[name], number):
+            _buffer_by_line(streams[name], True)
+        else:  # of a notebook, a test, or closed
             setattr(sys, name, io.TextIOWrapper(open(number, "wb", 0, closefd=False), write_through=True))  # noqa: SIM115
     try:
         yield
@@ -190,8 +196,17 @@ def _redirected(files: list[int]) -> Iterator[None]:
         _flush()
         for (number, name), old in zip(_STREAMS, before, strict=True):
             setattr(sys, name, streams[name])
+            _buffer_by_line(streams[name], by_line[name])
             os.dup2(old, number)
             os.close(old)
+
+
+def _buffer_by_line(stream: Any, by_line: bool | None) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        try:
+            stream.reconfigure(line_buffering=by_line)
+        except ValueError:  # closed
+            pass
 
 
 def _is_on(stream: Any, number: int) -> bool:

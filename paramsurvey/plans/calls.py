@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from paramsurvey.engine.columns import is_plain
+from paramsurvey.engine.culprit import culprit_of
 from paramsurvey.engine.pickling import Buffers, dumps, dumps_by_value
 from paramsurvey.pipeline import Step
 from paramsurvey.plans.plan import Calls, Count
@@ -47,7 +48,7 @@ def published_bytes(work: Work) -> tuple[int | None, str]:
     try:
         data = dumps_by_value(work, buffers)
     except Exception as exc:  # noqa: BLE001 - as above
-        return None, f"{type(exc).__name__}: {exc}"
+        return None, f"{type(exc).__name__}: {exc}; what cannot is {culprit_of(work)}"
     return len(data) + sum(buffer.raw().nbytes for buffer in buffers), ""
 
 

@@ -220,22 +220,46 @@ class Configurable(Protocol):
 
 
 def is_placing(backend: Backend) -> TypeGuard[Placing]:
-    """Tell whether a backend places tasks."""
+    """Tell whether a backend places tasks.
+
+    Parameters
+    ----------
+    backend : Backend
+        Which.
+    """
     return hasattr(backend, "rows_per_task")
 
 
 def is_elastic(backend: Backend) -> TypeGuard[Elastic]:
-    """Tell whether a backend says what ``ncores=`` means."""
+    """Tell whether a backend says what ``ncores=`` means.
+
+    Parameters
+    ----------
+    backend : Backend
+        Which.
+    """
     return hasattr(backend, "at_most")
 
 
 def is_renewable(backend: Backend) -> TypeGuard[Renewable]:
-    """Tell whether a backend can replace its processes."""
+    """Tell whether a backend can replace its processes.
+
+    Parameters
+    ----------
+    backend : Backend
+        Which.
+    """
     return hasattr(backend, "renew")
 
 
 def is_configurable(backend: Backend) -> TypeGuard[Configurable]:
-    """Tell whether a backend has settings of its own."""
+    """Tell whether a backend has settings of its own.
+
+    Parameters
+    ----------
+    backend : Backend
+        Which.
+    """
     return hasattr(backend, "check_settings")
 
 

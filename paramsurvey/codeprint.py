@@ -156,46 +156,6 @@ def code_print(worker: Callable[..., Any], user_kwargs: Any = None) -> CodePrint
     return CodePrint(walk.parts, _versions(walk.packages), tuple(walk.not_covered), walk.labels)
 
 
-def changes(old: CodePrint, new: CodePrint) -> list[str]:
-    """Say what differs between the parts of two prints, one sentence each; nothing if they have the same digest.
-
-    Examples
-    --------
-    >>> changes(CodePrint({"function f": "1", "constant G": "2"}), CodePrint({"function f": "3"}))
-    ['helper f changed', 'constant G is no longer used']
-    """
-    return _differences(old, new, "changed", "is used now", "is no longer used")
-
-
-def version_changes(old: CodePrint, new: CodePrint) -> list[str]:
-    """Say which versions of libraries differ between two prints.
-
-    Examples
-    --------
-    >>> version_changes(CodePrint({}, {"numpy": "1.26.4"}), CodePrint({}, {"numpy": "2.1.0"}))
-    ['numpy was 1.26.4 and is 2.1.0']
-    """
-    both = (name for name in old.libraries if name in new.libraries)
-    return [
-        f"{name} was {old.libraries[name]} and is {new.libraries[name]}"
-        for name in both
-        if old.libraries[name] != new.libraries[name]
-    ]
-
-
-def _differences(old: CodePrint, new: CodePrint, changed: str, added: str, gone: str) -> list[str]:
-    found = []
-    labels = {**old.labels, **new.labels}
-    for name in dict.fromkeys((*old.parts, *new.parts)):
-        before, after = old.parts.get(name), new.parts.get(name)
-        verb = gone if after is None else added if before is None else changed if before != after else ""
-        if verb:
-            label = labels.get(name, name)
-            shown = f"helper {label.removeprefix('function ')}" if name.startswith("function ") else label
-            found.append(f"{shown} {verb}")
-    return found
-
-
 def _digest(*contents: bytes) -> str:
     found = blake2b(digest_size=16)
     for content in contents:

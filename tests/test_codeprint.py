@@ -22,7 +22,9 @@ from code_project import PROJECT, module_in
 
 import paramsurvey
 from paramsurvey import workers
-from paramsurvey.codeprint import CodePrint, _Walk, changes, code_print, version_changes
+from paramsurvey.codeprint import CodePrint, _Walk, code_print
+from paramsurvey.journal import prints as prints_of_stages
+from paramsurvey.options import Options
 
 CONTENT = _Walk._content
 KINDS = ("module", "main", "cell")
@@ -64,9 +66,9 @@ SAME = {
 
 DIFFERENT = {
     "worker body": ("survey.py", "* G * scale", "* G / scale", "worker survey.worker"),
-    "helper body": ("tools.py", "below.lift(x) * 2", "below.lift(x) * 3", "helper tools.brighter"),
-    "helper's helper in another module": ("deeper.py", "else x + OFFSET", "else x - OFFSET", "helper deeper.lift"),
-    "helper in a list": ("tools.py", "return -x", "return 2 * x", "helper tools.second"),
+    "helper body": ("tools.py", "below.lift(x) * 2", "below.lift(x) * 3", "function tools.brighter"),
+    "helper's helper in another module": ("deeper.py", "else x + OFFSET", "else x - OFFSET", "function deeper.lift"),
+    "helper in a list": ("tools.py", "return -x", "return 2 * x", "function tools.second"),
     "list of helpers": (
         "survey.py",
         "[tools.first, tools.second]",
@@ -80,10 +82,10 @@ DIFFERENT = {
     "array": ("survey.py", "np.arange(3.0)", "np.arange(4.0)", "constant survey.WEIGHTS"),
     "default argument": ("survey.py", "scale=2.0", "scale=3.0", "default scale of survey.worker"),
     "closure value": ("survey.py", "adder(3)", "adder(4)", "closure value k of survey.adder.<locals>.inner"),
-    "closure body": ("survey.py", "return x + k", "return x - k", "helper survey.adder.<locals>.inner"),
-    "method of a class": ("tools.py", "self.mass ** 3.5", "self.mass ** 3", "helper tools.Star.flux"),
+    "closure body": ("survey.py", "return x + k", "return x - k", "function survey.adder.<locals>.inner"),
+    "method of a class": ("tools.py", "self.mass ** 3.5", "self.mass ** 3", "function tools.Star.flux"),
     "attribute of a class": ("tools.py", '"red"', '"blue"', "class tools.Star"),
-    "base class": ("deeper.py", "return 1", "return 2", "helper deeper.Body.weight"),
+    "base class": ("deeper.py", "return 1", "return 2", "function deeper.Body.weight"),
     "decorator": (
         "survey.py",
         "        return answer",
@@ -165,12 +167,12 @@ REBOUND = {
     "a helper in the place of a library's": (
         {"survey.py": f"from math import sin\n{USES}'y': sin(1)}}", "own.py": "def sin(x):\n    return x\n"},
         {"survey.py": f"from own import sin\n{USES}'y': sin(1)}}", "own.py": "def sin(x):\n    return x\n"},
-        "helper own.sin is used now",
+        "function own.sin is new",
     ),
     "helpers of one name swapped": (
         {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("x + G", "x - G")},
         {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO.replace("x + G", "x - G"), "b.py": TWO},
-        "helper a.f changed",
+        "function a.f changed",
     ),
     "modules swapped": (
         {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("x + G", "x - G")},
@@ -179,7 +181,7 @@ REBOUND = {
             "a.py": TWO,
             "b.py": TWO.replace("x + G", "x - G"),
         },
-        "helper b.f changed",
+        "function b.f changed",
     ),
     "constants of one name swapped": (
         {"survey.py": f"import a, b\n{USES}'y': a.f(b.f(1))}}", "a.py": TWO, "b.py": TWO.replace("G = 1", "G = 2")},
@@ -199,7 +201,7 @@ REBOUND = {
             "b.py": "class B:\n    def f(self):\n        return 1\n",
             "c.py": "class B:\n    def f(self):\n        return 2\n",
         },
-        "helper c.B.f changed",
+        "function c.B.f changed",
     ),
 }
 for what, before, after, use in (
@@ -242,7 +244,7 @@ DISPATCHED = (
 REBOUND["function registered for a type"] = (
     {"survey.py": f"from b import f\n{USES}'y': f(1)}}", "b.py": f"{DISPATCHED}1\n"},
     {"survey.py": f"from b import f\n{USES}'y': f(1)}}", "b.py": f"{DISPATCHED}2\n"},
-    "helper b._ changed",
+    "function b._ changed",
 )
 """What a name stands for has changed, and not one line of what it stood for, or will stand for."""
 
@@ -270,6 +272,16 @@ def prints(kind, hash_seed="0"):
         name: (CodePrint(each["parts"], each["libraries"], tuple(each["not_covered"]), each["labels"]), each["digest"])
         for name, each in found.items()
     }
+
+
+def stages(*codes):
+    """Return the prints of a stage that has these codes, one after the other."""
+    return [prints_of_stages.stage_print("stage", None, code, Options()) for code in codes]
+
+
+def changes(before, after):
+    """Say of what a user would read that it has changed."""
+    return prints_of_stages.changes(*stages(before, after))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -699,9 +711,8 @@ def test_libraries_are_noted_with_their_versions_and_not_followed():
     assert found.libraries["numpy"] == np.__version__
     assert found.libraries["pandas"] == pd.__version__
     assert found.libraries.keys() == {"Python", "numpy", "pandas", "paramsurvey"}
-    assert version_changes(found, attrs.evolve(found, libraries={**found.libraries, "numpy": "0.1"})) == [
-        f"numpy was {np.__version__} and is 0.1"
-    ]
+    older, newer = stages(found, attrs.evolve(found, libraries={**found.libraries, "numpy": "0.1"}))
+    assert prints_of_stages.changes_of_libraries(older, newer) == [f"numpy {np.__version__} is 0.1 now"]
 
 
 def test_a_worker_of_a_library_is_its_name_and_its_librarys_version():

@@ -171,6 +171,7 @@ class Survey(Node):
 
             assert self._work is not None
             self.sieve = Sieve(feed, ledger, self._from_journal, come_back, self.is_held, self._work.own_columns)
+            self._dispatcher.one_at_a_time = True  # what a kill may cost is one chunk for each slot
         self._dispatcher.open = isinstance(feed, Arrivals | Asked) or self.sieve is not None
         self._dispatcher.in_rounds = isinstance(feed, Asked)
         self._dispatcher.extend(feed.count if self.sieve is None else 0)

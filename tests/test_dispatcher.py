@@ -356,6 +356,12 @@ def test_one_chunk_may_wait_behind_another_and_many_behind_trifling_ones():
     assert trifling.depth == 1
 
 
+def test_none_waits_where_each_is_to_be_remembered_before_its_slot_has_the_next():
+    source = Dispatcher(10**7, Chunker(2, most=10), one_at_a_time=True)
+    source.returned(source.take(), part(0, 1)._replace(seconds=[1e-6]))
+    assert source.depth == 1
+
+
 def test_a_trifling_chunk_may_wait_as_long_as_every_slot_can_have_one():
     source = Dispatcher(101, Chunker(2, most=10))
     source.returned(source.take(), part(0, 1)._replace(seconds=[1e-6]))

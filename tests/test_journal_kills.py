@@ -18,10 +18,9 @@ SLOTS = {"serial": 1, "multiprocessing": 2}
 @pytest.mark.parametrize("what", ["two_stages", "greedy"])
 @pytest.mark.parametrize(("backend", "kills"), [("serial", 220), ("multiprocessing", 80)])
 def test_a_driver_may_be_killed_at_any_moment(tmp_path, what, backend, kills):
-    """At 300 moments of each: the table is that of an uninterrupted run, every row is recorded once, and nothing is
-    computed again but what kills have cost. On the whole that is no more than each slot was at, which is one row here;
-    a single kill may hit a worker that is at its next row, before its last one is written. No process is left: else
-    the drivers' parent would wait for ever.
+    """At 300 moments of each: the table is that of an uninterrupted run, every row is recorded once, a kill costs no
+    more than each slot was at, which is one row here, and nothing else is computed again. No process is left: else the
+    drivers' parent would wait for ever.
     """
     done = subprocess.run(
         [sys.executable, DRIVERS, tmp_path, backend, what, str(kills), "1"],
@@ -36,7 +35,6 @@ def test_a_driver_may_be_killed_at_any_moment(tmp_path, what, backend, kills):
     for survey in found["surveys"]:
         assert survey["answer"] == found["whole"]
         assert survey["recorded"] == survey["calls"]
-        assert sum(kill["lost"] for kill in survey["kills"]) <= SLOTS[backend] * len(survey["kills"])
         for kill in survey["kills"]:
-            assert kill["lost"] <= SLOTS[backend] * (1 if backend == "serial" else 2)
+            assert kill["lost"] <= SLOTS[backend]
             assert kill["again"] <= kill["open"]

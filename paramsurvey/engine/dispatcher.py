@@ -125,6 +125,7 @@ class Dispatcher:
     stages: Sequence[str] = ()  # the names of the worker's, if it has several
     now: float = 0.0  # the time, if anybody needs it
     in_rounds: bool = False  # rows come when those before are through: somebody waits for the last of them
+    one_at_a_time: bool = False  # no chunk waits behind another: a slot is given one when its last is remembered
     open: bool = False  # more rows may come,
     expected: int = 0  # at least so many, as far as is known
     _next: int = attrs.field(default=0, init=False)
@@ -234,7 +235,7 @@ class Dispatcher:
         they are over before the driver could send the next, many may; and one as long as there is one for every slot.
         """
         unsent = self.total - self._next
-        if not self._trust or not unsent or not self.chunker.knows:
+        if self.one_at_a_time or not self._trust or not unsent or not self.chunker.knows:
             return 1
         size = self.chunker.size(unsent + self.expected)
         of_all_slots, are_trains = size * self.chunker.slots, self.chunker.fixed is not None

@@ -21,6 +21,10 @@ settings.register_profile(
 )
 settings.load_profile("steady")
 
+# What tests start is to see what a user's programs see, who has set neither: lines that wait, and bytecode.
+for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(variable, None)
+
 MARK = "STARTED_BY_A_TEST"
 """A variable that everything which a test starts inherits; its value is the test's own."""
 

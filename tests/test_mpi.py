@@ -47,11 +47,6 @@ def launcher():
     return str(beside) if beside.exists() else shutil.which("mpiexec")
 
 
-def is_open_mpi():
-    """Tell whether that is Open MPI's; its share of the failure list is smaller (`mpi_rank0`)."""
-    return "Open MPI" in subprocess.run([launcher(), "--version"], capture_output=True, text=True, check=True).stdout
-
-
 def why_not():
     if importlib.util.find_spec("mpi4py") is None:
         return "mpi4py is not installed: pip install 'paramsurvey[mpi]' mpich"
@@ -509,7 +504,7 @@ def test_it_keeps_the_contract_on_three_ranks(environment):
 @pytest.mark.timeout(420)
 def test_it_survives_the_failure_list_on_three_ranks(environment):
     failures = ["tests/test_failures.py", "tests/test_failures_hanging.py", "tests/test_failures_processes.py"]
-    assert pytest_on_three_ranks(*failures, "-k", "not serial") > (40 if is_open_mpi() else 100)
+    assert pytest_on_three_ranks(*failures, "-k", "not serial") > 100
 
 
 @under_mpi

@@ -108,7 +108,7 @@ def test_the_order_of_completion_is_of_no_consequence_to_other_searches(options)
         assert found.trace.drop(columns="seconds").equals(first.trace.drop(columns="seconds"))
 
 
-def test_of_several_slots_none_idles_while_somebody_may_still_win():
+def test_several_slots_evaluate_some_ahead_of_need_and_need_the_same():
     value, count, picks = instance("facilities", True, 3)
     one, _ = run(value, count, picks=picks, lazy=True)
     eight, engine = run(value, count, picks=picks, lazy=True, slots=8)

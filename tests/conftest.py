@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ settings.load_profile("steady")
 # What tests start is to see what a user's programs see, who has set neither: lines that wait, and bytecode.
 for variable in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(variable, None)
+
+# What is started in the background ignores Ctrl-C, and so does whatever it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARK = "STARTED_BY_A_TEST"
 """A variable that everything which a test starts inherits; its value is the test's own."""

@@ -23,7 +23,8 @@ import failing_workers
 import paramsurvey
 from paramsurvey.errors import Interrupted
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it,
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this, too
 
 def say(*words):
     print(*words, flush=True)

@@ -16,6 +16,7 @@ from paramsurvey.version import __version__
 
 if TYPE_CHECKING:
     from paramsurvey import errors, params, stages, stats, testing, utils, workers
+    from paramsurvey.default_session import backend, current_core_count, current_resources, finalize, init
     from paramsurvey.errors import Interrupted, ParamsurveyError
     from paramsurvey.greedy_results import GreedyResults
     from paramsurvey.journal.explaining import explain
@@ -24,19 +25,8 @@ if TYPE_CHECKING:
     from paramsurvey.plans.plan import Plan
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
-    from paramsurvey.session import (
-        Session,
-        backend,
-        current_core_count,
-        current_resources,
-        finalize,
-        greedy,
-        init,
-        map,
-        plan,
-        run,
-        stream,
-    )
+    from paramsurvey.session import Session
+    from paramsurvey.verbs import greedy, map, plan, run, stream
 
 __all__ = [
     "GreedyResults",
@@ -82,6 +72,9 @@ _HOMES = {
     "Pipeline": "pipeline",
     "Plan": "plans.plan",
     "RunResults": "results",
+    "Session": "session",
+    **dict.fromkeys(("backend", "current_core_count", "current_resources", "finalize", "init"), "default_session"),
+    **dict.fromkeys(("greedy", "map", "plan", "run", "stream"), "verbs"),
 }
 
 
@@ -90,7 +83,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return load(f"paramsurvey.{name}")
     if name in __all__:
-        value = getattr(load(f"paramsurvey.{_HOMES.get(name, 'session')}"), name)
+        value = getattr(load(f"paramsurvey.{_HOMES[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'paramsurvey' has no attribute {name!r}; it has: {', '.join(__all__)}")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from paramsurvey.fused import Call, Change, Fused
     from paramsurvey.plans.plan import Plan
     from paramsurvey.results import RunResults
-    from paramsurvey.session import RunStream
     from paramsurvey.stages.base import Kind
+    from paramsurvey.streams import RunStream
 
 SOURCE = "psets"
 
@@ -616,7 +616,7 @@ class Pipeline:
         **given
             Sources by their names, and options of `paramsurvey.run`.
         """
-        from paramsurvey.session import default_session
+        from paramsurvey.default_session import default_session
 
         return default_session().run(self, psets, **given)
 
@@ -630,7 +630,7 @@ class Pipeline:
         **given
             Sources by their names, and options of `paramsurvey.run`.
         """
-        from paramsurvey.session import default_session
+        from paramsurvey.default_session import default_session
 
         return default_session().stream_run(self, psets, **given)
 
@@ -644,7 +644,7 @@ class Pipeline:
         **given
             Sources by their names, and options of `paramsurvey.plan`.
         """
-        from paramsurvey.session import default_session
+        from paramsurvey.default_session import default_session
 
         return default_session().plan(self, psets, **given)
 

@@ -91,9 +91,9 @@ def _offspring_of(elders: set[psutil.Process]) -> set[psutil.Process]:
 
 
 def _close_the_default_session() -> None:
-    session = sys.modules.get("paramsurvey.session")
-    if session is not None:
-        session.finalize()
+    default = sys.modules.get("paramsurvey.default_session")
+    if default is not None:
+        default.finalize()
 
 
 def _assert_gone(remaining: Callable[[], set[psutil.Process]]) -> None:

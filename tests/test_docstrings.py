@@ -65,7 +65,7 @@ BEHIND = {
     "tables": ("Table",),
     "journal.reading": ("OpenJournal",),
     "journal.explaining": ("Explanation",),
-    "session": ("Stream", "RunStream"),
+    "streams": ("Stream", "RunStream"),
     "drawing.boxes": ("Box", "Drawing"),
     "charts": ("Chart",),
 }

@@ -35,7 +35,9 @@ FLOORS = [
     {"sieve"},
     {"survey"},
     {"runs"},
-    {"session", "pipeline", "pictures", "plans"},  # a pipeline can run itself, in the default session
+    {"streams"},
+    {"session", "default_session", "pipeline", "pictures", "plans"},  # a pipeline can run itself, there
+    {"verbs"},
     {"testing", "mpi"},
 ]
 PANDAS = {
@@ -204,6 +206,7 @@ OF_A_MAP = {
         "pipeline",
     ),
     *("progress", "psets", "results", "runs", "session", "stats", "survey", "tables", "version"),
+    *("default_session", "verbs"),
     *("backends", "backends.base", "backends.opening", "backends.multiprocessing"),
     *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),
     *("engine", "engine.chunking", "engine.columns", "engine.dispatcher", "engine.loop", "engine.pickling"),
@@ -234,7 +237,7 @@ def test_the_package_alone_loads_none_of_its_modules():
 
 
 def test_a_session_loads_no_pandas_before_its_workers_start():
-    assert "pandas" not in loaded_by("import paramsurvey.session")
+    assert "pandas" not in loaded_by("import paramsurvey.verbs")
     assert "pandas" not in loaded_by("import paramsurvey\nparamsurvey.init(ncores=1, verbose=0)")
 
 
@@ -298,4 +301,4 @@ def test_the_one_default_session_is_the_only_state_of_a_class():
     }
     constants = {"backends.multiprocessing.constants.PublishedFile._loaded"}  # what a worker process has loaded
     the_one_mpi = {"backends.mpi.cluster._TheOne.lock"}  # a process has one MPI, which nobody can start twice
-    assert found - constants - the_one_mpi == {"session._Default.lock"}
+    assert found - constants - the_one_mpi == {"default_session._Default.lock"}

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans.plan import Plan
     from paramsurvey.results import MapResults, RunResults
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
     from paramsurvey.streams import RowStream, RunStream, Stream
 
 
@@ -250,7 +250,7 @@ class Session(Closing):
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
         """Make a run of one stage."""
         options = self._resolved(given, {}, where)
-        load("paramsurvey.runs")
+        load("paramsurvey.runs.run")
         from paramsurvey.pipeline import SOURCE, Pipeline
         from paramsurvey.psets import psets_of_user
         from paramsurvey.stages.map import Map
@@ -262,9 +262,9 @@ class Session(Closing):
     def _greedy_run(self, worker: Worker | Pipeline, candidates: Any, given: Mapping[str, Any]) -> Run:
         """Make a run of one stage that asks for what it needs to know."""
         load("paramsurvey.stages.greedy")
-        load("paramsurvey.runs")
+        load("paramsurvey.runs.run")
         from paramsurvey.pipeline import SOURCE, Pipeline
-        from paramsurvey.runs import sources_of_user
+        from paramsurvey.runs.sources import sources_of_user
         from paramsurvey.stages.greedy import told_apart
 
         own, others = told_apart(given, "greedy")
@@ -278,9 +278,9 @@ class Session(Closing):
         )
 
     def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
-        load("paramsurvey.runs")
+        load("paramsurvey.runs.run")
         from paramsurvey.pipeline import Pipeline
-        from paramsurvey.runs import sources_of_user
+        from paramsurvey.runs.sources import sources_of_user
 
         if not isinstance(pipeline, Pipeline):
             raise StageError(f"{where}() runs a Pipeline, not {pipeline!r}; for one function there is map()")
@@ -322,7 +322,7 @@ class Session(Closing):
         options_of: Callable[[Mapping[str, Any]], Options],
         **more: Any,
     ) -> Run:
-        from paramsurvey.runs import Run
+        from paramsurvey.runs.run import Run
 
         backend = self._backend_for(options)
         most = limit_of(backend, options.ncores)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.progress import MapProgress
     from paramsurvey.results import MapResults, RunResults
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
     from paramsurvey.survey import Survey
 
 

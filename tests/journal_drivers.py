@@ -21,7 +21,7 @@ from journal_workers import noted_coverage, noted_half, noted_square
 
 import paramsurvey
 import paramsurvey.journal.ledger
-import paramsurvey.runs
+import paramsurvey.runs.run
 import paramsurvey.sieve
 from paramsurvey import Pipeline
 from paramsurvey.journal.format import HEAD_BYTES, Damage, Kind, Rows, Torn, records

@@ -205,7 +205,7 @@ OF_A_MAP = {
         "options",
         "pipeline",
     ),
-    *("progress", "psets", "results", "runs", "session", "stats", "survey", "tables", "version"),
+    *("progress", "psets", "results", "runs", "runs.run", "session", "stats", "survey", "tables", "version"),
     *("default_session", "verbs"),
     *("backends", "backends.base", "backends.opening", "backends.multiprocessing"),
     *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),

@@ -18,7 +18,7 @@ from paramsurvey.survey import Survey
 if TYPE_CHECKING:
     from paramsurvey.engine.records import Work
     from paramsurvey.options import Options
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
     from paramsurvey.tables import Table
 
 

@@ -11,7 +11,7 @@ from paramsurvey.stats import readable_time
 
 if TYPE_CHECKING:
     from paramsurvey.backends.base import Backend
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
 
 
 MANY_BYTES: Final = 1_000_000

@@ -21,7 +21,7 @@ from paramsurvey.plans.sample import Start, Trial, tried
 from paramsurvey.stages.base import Columns
 
 if TYPE_CHECKING:
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
     from paramsurvey.tables import Table
 
 

@@ -22,7 +22,7 @@ from paramsurvey.stages.tables import Best, Concat, Join, Top
 from paramsurvey.survey import Survey
 
 if TYPE_CHECKING:
-    from paramsurvey.runs import Run
+    from paramsurvey.runs.run import Run
     from paramsurvey.tables import Table
 
 

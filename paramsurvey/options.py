@@ -552,6 +552,58 @@ def check(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {name: TABLE[name].accept(value, where) for name, value in given.items() if value is not None}
 
 
+HOW_OFTEN: Final = MappingProxyType({"retry_exceptions": ("retries",), "retry_backoff": ("retries", "retry_timeouts")})
+"""Options that say how psets are tried again, and those of which one has to say how often."""
+
+
+def refuse_idle(
+    given: Mapping[str, Any], others: Iterable[Mapping[str, Any]], environ: Mapping[str, str], where: str
+) -> None:
+    """Refuse what one call says of trying again if nobody says how often; 0 times is an answer.
+
+    In ``init()`` and in the environment it may be said ahead, for the calls that do try again.
+
+    Parameters
+    ----------
+    given : mapping
+        The keywords of the call.
+    others : iterable of mappings
+        Those of other calls that have a say.
+    environ : mapping
+        The environment.
+    where : str
+        What the call is named in messages.
+
+    Raises
+    ------
+    OptionError
+        With the remedy.
+
+    Examples
+    --------
+    >>> refuse_idle({"retry_exceptions": "OSError"}, [{"retries": 2}], {}, "map")
+    >>> refuse_idle({"retry_exceptions": "OSError"}, [], {}, "map")
+    Traceback (most recent call last):
+        ...
+    paramsurvey.errors.OptionError: map(retry_exceptions='OSError') says nothing without retries=, because nothing is \
+tried again: give retries=1 or more, or leave it out
+    """
+    said = {name: how_often for name, how_often in HOW_OFTEN.items() if given.get(name)}
+    if not said:
+        return
+    calls = (given, *others)
+    for name, how_often in said.items():
+        variables = (PREFIX + each.upper() for each in how_often)
+        if any(call.get(each) is not None for call in calls for each in how_often) or any(map(environ.get, variables)):
+            continue
+        needed = " or ".join(f"{each}=" for each in how_often)
+        remedy = " or ".join(f"{each}=1" for each in how_often)
+        raise OptionError(
+            f"{where}({name}={shown(given[name])}) says nothing without {needed}, because nothing is tried again: "
+            f"give {remedy} or more, or leave it out"
+        )
+
+
 def given_in(environ: Mapping[str, str]) -> dict[str, Any]:
     """Read the options that the environment sets; an empty variable sets nothing."""
     return {
@@ -589,14 +641,17 @@ def remedy_for_variable(variable: str) -> str:
 
 def nearest_or_all(name: str, valid_names: Iterable[str], written: Callable[[str], str] = repr) -> str:
     """Suggest the valid name that was probably meant, or else list all of them."""
+    names = list(valid_names)
+    return nearest(name, names, written) or f"there are: {', '.join(map(written, names))}"
+
+
+def nearest(name: str, valid_names: Iterable[str], written: Callable[[str], str] = repr) -> str:
+    """Suggest the valid name that was probably meant; an empty text if there is none like it."""
     # imported here: it is only needed by those who erred, and everybody pays for the import of this module
     from difflib import get_close_matches
 
-    names = list(valid_names)
-    matches = get_close_matches(name.casefold(), names, n=1)
-    if matches:
-        return f"did you mean {written(matches[0])}?"
-    return f"there are: {', '.join(map(written, names))}"
+    matches = get_close_matches(name.casefold(), list(valid_names), n=1)
+    return f"did you mean {written(matches[0])}?" if matches else ""
 
 
 # --- in words -------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import attrs
 
 from paramsurvey.errors import StageError
 from paramsurvey.lazy import load
+from paramsurvey.options import nearest
 from paramsurvey.stages.base import UNKNOWN, Columns, Forgotten, Source, columns_after, inputs_of, kind_of, listed
 
 if TYPE_CHECKING:
@@ -703,7 +704,9 @@ def _check_place(step: Step, steps: Mapping[str, Step]) -> None:
 
 
 def _unknown(stage: str, other: str, steps: Iterable[str]) -> str:
-    return f"stage {stage!r} comes after {other!r}, which this pipeline does not have; it has: {listed(steps)}"
+    names = list(steps)
+    hint = nearest(str(other), names) or f"it has: {listed(names)}"
+    return f"stage {stage!r} comes after {other!r}, which this pipeline does not have; {hint}"
 
 
 def _in_order(name: str, steps: Mapping[str, Step]) -> list[Step]:

@@ -24,7 +24,7 @@ from paramsurvey.errors import OptionError, SessionError, StageError
 from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
-from paramsurvey.options import Options, check, resolve, unknown_variables
+from paramsurvey.options import TABLE, Options, check, nearest_or_all, refuse_idle, resolve, unknown_variables
 
 if TYPE_CHECKING:
     from paramsurvey.callables import Worker
@@ -250,6 +250,7 @@ class Session(Closing):
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
         """Make a run of one stage."""
         options = self._resolved(given, {}, where)
+        refuse_idle(given, [self._given], os.environ, where)
         load("paramsurvey.runs.run")
         from paramsurvey.pipeline import SOURCE, Pipeline
         from paramsurvey.psets import psets_of_user
@@ -271,6 +272,7 @@ class Session(Closing):
         options = self._resolved(others, {}, "greedy")
         pipeline = Pipeline("greedy").greedy(worker, **own)
         [name] = pipeline.sinks
+        self._refuse_idle(others, pipeline, "greedy")
         psets = pipeline.steps[name].stage.psets_of(candidates)
         sources = sources_of_user(pipeline, psets, {}, options.limit, drawn=False, where="greedy")
         return self._run(
@@ -290,9 +292,14 @@ class Session(Closing):
         keep, allow_missing = given.pop("keep", "all"), given.pop("allow_missing", False)
         if keep not in ("all", "sinks", "none"):
             raise OptionError(f"{where}(keep={keep!r}): keep must be 'all', 'sinks' or 'none'")
+        for name in given:
+            if name not in TABLE:  # also a source may be meant
+                hint = nearest_or_all(name, (*pipeline.sources, "keep", "allow_missing", *TABLE))
+                raise OptionError(f"{where}() has no option {name!r}; {hint}")
         options = self._resolved(given, {}, where)
         if options.name is not None:
             raise OptionError(f"{where}() has no option 'name': a pipeline has its own, and so has each of its stages")
+        self._refuse_idle(given, pipeline, where)
         sources = sources_of_user(pipeline, psets, by_name, options.limit, drawn=keep == "none", where=where)
         return self._run(
             pipeline,
@@ -303,6 +310,14 @@ class Session(Closing):
             allow_missing=allow_missing,
         )
 
+    def _refuse_idle(self, given: Mapping[str, Any], pipeline: Pipeline, where: str) -> None:
+        """Refuse what a call says of trying again, or one of the stages that call or ask, if neither says how often."""
+        found = (getattr(step.stage, name, None) for step in pipeline.steps.values() for name in ("given", "options"))
+        of_stages = [own for own in found if isinstance(own, Mapping)]
+        refuse_idle(given, [self._given, *of_stages], os.environ, where)
+        for own in of_stages:
+            refuse_idle(own, [self._given, given], os.environ, "Map")
+
     def _resolved(self, given: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Options:
         """Decide about options: those of a call, and those that a stage has of its own."""
         for name in ("pslogger_prefix", "pslogger_fd"):
@@ -311,6 +326,7 @@ class Session(Closing):
                     f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
                 )
         options = resolve(init=self._given, call={**given, **own}, environ=os.environ, where=where)
+        refuse_idle(own, [given, self._given], os.environ, "Map")
         refuse_wrong_settings(options)
         return options
 

@@ -383,6 +383,8 @@ def test_a_stage_after_an_unknown_one_is_refused_with_the_choices():
     message = "stage 'half' comes after 'fit', which this pipeline does not have; it has: 'psets', 'square'"
     with refused(message):
         Pipeline().map(square).map(half, after="fit")
+    with refused("stage 'half' comes after 'sqare', which this pipeline does not have; did you mean 'square'?"):
+        Pipeline().map(square).map(half, after="sqare")
     with refused("stage 'join' comes after 'fit', which this pipeline does not have; it has: 'psets', 'square'"):
         Pipeline().map(square).join("n", after=("square", "fit"))
 
@@ -736,6 +738,9 @@ def test_options_of_a_run_are_checked(session):
         session.run(pipeline, [], keep="some")
     with refused("run() has no option 'name': a pipeline has its own, and so has each of its stages", OptionError):
         session.run(pipeline, [], name="mine")
+    for wrong, right in (("timeuot", "timeout"), ("sotres", "stores"), ("allow_missin", "allow_missing")):
+        with refused(f"run() has no option '{wrong}'; did you mean '{right}'?", OptionError):
+            Pipeline(sources=("stores", "prices")).map(square, after="stores").run(**{wrong: []})
     with pytest.raises(OptionError, match=re.escape("run() has no option 'timeuot'; did you mean 'timeout'?")):
         session.run(pipeline, [], timeuot=1)
     with pytest.raises(OptionError, match="the backend 'serial' cannot end a running worker"):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from conftest import QUIET
+from plain_workers import double
 from test_dispatcher import RAISED, all_of, finish, part, rows
 from test_loop import Driven
 from test_session import psets_of
@@ -15,6 +16,7 @@ from paramsurvey.engine.chunking import Chunker
 from paramsurvey.engine.dispatcher import MOST_DEATHS, Dispatcher
 from paramsurvey.engine.loop import Over
 from paramsurvey.engine.records import Died, Failure, Retries, TimedOut
+from paramsurvey.errors import OptionError
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -233,3 +235,40 @@ def test_a_memory_error_is_tried_again_alone_without_any_retries(session):
 def test_retries_of_a_stage_in_a_pipeline(session):
     pipeline = paramsurvey.Pipeline().map(fails_twice, retries=2, retry_backoff=0.01).where("attempt == 3")
     assert len(session.run(pipeline, psets_of(3), user_kwargs=(KeyError, KeyError)).results) == 3
+
+
+OF_RETRIES = (
+    ("retry_exceptions", OSError, "retries=", "retries=1"),
+    ("retry_backoff", 2, "retries= or retry_timeouts=", "retries=1 or retry_timeouts=1"),
+)
+PIPELINE = paramsurvey.Pipeline().map(fails_twice)
+
+
+@pytest.mark.parametrize(("name", "value", "needed", "remedy"), OF_RETRIES)
+def test_how_to_try_again_is_refused_where_nobody_says_how_often(session, name, value, needed, remedy):
+    given, psets = {name: value}, psets_of(1)
+    for where, call in (
+        ("map", lambda: session.map(fails_twice, psets, **given)),
+        ("stream", lambda: session.stream(fails_twice, psets, **given)),
+        ("run", lambda: session.run(PIPELINE, psets, **given)),
+        ("Map", lambda: session.run(paramsurvey.Pipeline().map(fails_twice, **given), psets)),
+        ("Map", lambda: session.run(PIPELINE.greedy(fails_twice, picks=1, **given), psets)),
+        ("greedy", lambda: session.greedy(fails_twice, ["a"], picks=1, **given)),
+    ):
+        with pytest.raises(OptionError) as caught:
+            call()
+        assert str(caught.value).startswith(f"{where}({name}=")
+        wanted = f") says nothing without {needed}, because nothing is tried again: give {remedy} or more, or leave it"
+        assert wanted in str(caught.value)
+
+
+def test_how_to_try_again_may_be_said_ahead_of_those_who_do(session, monkeypatch):
+    with paramsurvey.Session(backend="serial", retry_exceptions=OSError, retry_backoff=2, **QUIET) as ahead:
+        assert len(ahead.map(double, psets_of(1)))
+    once = paramsurvey.Pipeline().map(double, retries=1)
+    assert len(session.run(once, psets_of(1), retry_backoff=1).results)
+    assert len(session.run(paramsurvey.Pipeline().map(double, retry_backoff=1), psets_of(1), retries=1).results)
+    assert len(session.map(double, psets_of(1), retry_backoff=1, retry_timeouts=1))
+    assert len(session.map(double, psets_of(1), retry_backoff=1, retries=0)), "0 is an answer"
+    monkeypatch.setenv("PARAMSURVEY_RETRIES", "0")
+    assert len(session.map(double, psets_of(1), retry_backoff=1))

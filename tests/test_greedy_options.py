@@ -133,8 +133,27 @@ def test_what_cannot_be_called_as_a_worker_is_refused():
         ({"exclude": ["on"]}, [{"candidate": "one"}], "exclude names 'on', which is no candidate; did you mean 'one'"),
         ({"requires": {"x": "one"}}, [{"candidate": "one"}], "requires names 'x', which is no candidate"),
         ({"conflicts": [("one", "x")]}, [{"candidate": "one"}], "conflicts names 'x', which is no candidate"),
-        ({"start": [1, 2], "conflicts": [(1, 2)]}, [{"candidate": 1}], "start has 1 and 2, which are in conflict"),
+        (
+            {"start": [1, 2], "conflicts": [(1, 2)]},
+            [{"candidate": 1}, {"candidate": 2}],
+            "start has 1 and 2, which are in conflict",
+        ),
         ({"start": [1, 1]}, [{"candidate": 1}], "start has 1 twice"),
+        (
+            {"start": ["one", "tow"]},
+            [{"candidate": "one"}, {"candidate": "two"}],
+            r"start names 'tow', which is no candidate \(did you mean 'two'\?\): have it among the candidates, too, or",
+        ),
+        (
+            {"budget": 1, "cost": "prise"},
+            [{"candidate": 1, "price": 2}],
+            r"candidates cost in the column 'prise' \(cost=\), which they do not have; did you mean 'price'\?",
+        ),
+        (
+            {"metric": ["seen", "height"]},
+            [{"candidate": 1, "height": 2}],
+            "its metric 'height' in the answers, and candidates have a column of that name: rename theirs, or have",
+        ),
         ({}, [{"candidate": 1, "picked": 2}], "tells workers its choice in the column 'picked', which candidates have"),
         ({}, [{"candidate": 1, "margin": 2}], "makes the column 'margin', which candidates have already"),
         ({**BUDGET}, [{"candidate": 1, "cost": -1}], "the cost of 1 is -1 .* it is a number, at least 0"),
@@ -155,6 +174,10 @@ def test_columns_are_told_before_anything_runs():
     )
     with pytest.raises(StageError, match="say which tells them apart with key="):
         Greedy(WORKER, picks=1).columns(given)
+    with pytest.raises(StageError, match="in the column 'price' \\(cost=\\), which they do not have"):
+        Greedy(WORKER, budget=1, cost="price", key="station").columns(given)
+    with pytest.raises(StageError, match="its metric 'height' in the answers, and candidates have a column"):
+        Greedy(WORKER, picks=1, metric="height", key="station").columns(given)
 
 
 def test_candidates_may_be_names_dicts_or_a_table():

@@ -28,7 +28,7 @@ from paramsurvey.stages.greedy_beyond import backward, beamed, floating, swapped
 from paramsurvey.stages.greedy_book import Book, Need
 from paramsurvey.stages.greedy_lazy import Rose, lazily
 from paramsurvey.stages.greedy_noise import afresh
-from paramsurvey.stages.greedy_pool import key_column, pool_of
+from paramsurvey.stages.greedy_pool import pool_of, refuse_columns
 from paramsurvey.stages.greedy_search import Task, both, forward, no_gain, started
 from paramsurvey.tables import Table
 
@@ -232,7 +232,8 @@ class Greedy:
         needs no further evaluations, and if gains can only fall and are never negative, it is worth at least half of
         the optimum (Yaroslavtsev, Zhou and Avdiukhin, AISTATS 2020).
     start : list of keys
-        Who is in already; not counted among the picks. A second table of the stage can be given instead.
+        Who is in already, of the candidates; not counted among the picks. A second table of the stage can be given
+        instead, which may have others.
     exclude : list of keys
         Who must not be picked.
     conflicts : list of pairs or groups of keys
@@ -368,7 +369,7 @@ wants the second best, too; give up one of them
         """Return those of the candidates, the metrics if they are known, and those that tell of the choice."""
         candidates = inputs[0]
         if not candidates.open:
-            key_column(self, candidates.names)
+            refuse_columns(self, candidates.names)
         names = ("round", *candidates.names, *(self.metric or ()), *self.own_columns)
         return Columns(tuple(dict.fromkeys(names)), candidates.open or self.metric is None or self.replicates > 1)
 

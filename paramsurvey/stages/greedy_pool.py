@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Members: TypeAlias = tuple[int, ...]
 """The numbers of what has been picked, in order; what is in from the start is not among them."""
 
+MOST_SHOWN = 60
+"""So many candidates are named in messages."""
+
 ROUNDING = 1e-12
 """Relative: sums of the same floats in another order may differ by so much."""
 
@@ -113,7 +116,9 @@ def pool_of(spec: Greedy, candidates: Table, start: Table | None) -> Pool:
     rows = list(candidates.dicts())
     keys = _keys_of(spec, candidates.keys, rows)
     numbers = {key: number for number, key in enumerate(keys)}
-    _refuse_columns(spec, candidates.keys, rows)
+    if rows:
+        refuse_columns(spec, candidates.keys)
+        _refuse_strangers(spec, numbers)
     begin = [*spec.start, *(_keys_of(spec, start.keys, list(start.dicts())) if start is not None else ())]
     for key in begin:
         numbers.setdefault(key, len(numbers))
@@ -193,10 +198,20 @@ def _keys_of(spec: Greedy, names: Sequence[Hashable], rows: Sequence[Pset]) -> l
     return list(keys)
 
 
-def _refuse_columns(spec: Greedy, names: Sequence[Hashable], rows: Sequence[Pset]) -> None:
-    if not rows:
-        return
+def refuse_columns(spec: Greedy, names: Sequence[Hashable]) -> None:
+    """Refuse candidates that lack a column which is needed, or have one that is made.
+
+    Raises
+    ------
+    StageError
+        With the column, and what to do.
+    """
     column = key_column(spec, names)
+    if spec.cost is not None and not isinstance(spec.cost, Mapping) and spec.cost not in names:
+        raise StageError(
+            f"stage {spec.name!r} reads what candidates cost in the column {spec.cost!r} (cost=), which they do not "
+            f"have; {nearest_or_all(str(spec.cost), [str(name) for name in names])}"
+        )
     for name in names:
         if name in spec.told and name != column:
             raise StageError(
@@ -206,6 +221,22 @@ def _refuse_columns(spec: Greedy, names: Sequence[Hashable], rows: Sequence[Pset
         if name in spec.own_columns:
             raise StageError(
                 f"stage {spec.name!r} makes the column {name!r}, which candidates have already: rename theirs before"
+            )
+        if name in (spec.metric or ()):
+            raise StageError(
+                f"stage {spec.name!r} reads its metric {name!r} in the answers, and candidates have a column of that "
+                "name: rename theirs, or have the worker give its answer another one"
+            )
+
+
+def _refuse_strangers(spec: Greedy, numbers: Mapping[Hashable, int]) -> None:
+    """Refuse a start that names somebody of whom nothing else is known; a second table may have them."""
+    for key in spec.start:
+        if key not in numbers:
+            hint = nearest_or_all(str(key), [str(each) for each in list(numbers)[:MOST_SHOWN]])
+            raise StageError(
+                f"stage {spec.name!r}: start names {key!r}, which is no candidate ({hint}): have it among the "
+                "candidates, too, or in a second table after which the stage comes"
             )
 
 
@@ -222,7 +253,7 @@ def _row_of_start(spec: Greedy, key: Hashable, start: Table | None) -> Pset:
 def _finder(spec: Greedy, numbers: Mapping[Hashable, int]) -> Callable[[Hashable, str], int]:
     def number_of(key: Hashable, option: str) -> int:
         if key not in numbers:
-            hint = nearest_or_all(str(key), [str(each) for each in list(numbers)[:60]])
+            hint = nearest_or_all(str(key), [str(each) for each in list(numbers)[:MOST_SHOWN]])
             raise StageError(f"stage {spec.name!r}: {option} names {key!r}, which is no candidate; {hint}")
         return numbers[key]
 

@@ -132,9 +132,10 @@ class Survey(Node):
         WorkerError
             They cannot be pickled.
         OptionError
-            A file in ``depends=`` is missing.
+            A file in ``depends=`` is missing, or the folder of ``chdir=``.
         """
         self._refuse_missing_files()
+        self._refuse_missing_folder()
         chdir = self.options.chdir
         folder = current_folder() if chdir is None else os.path.abspath(chdir)
         found = editions()
@@ -158,6 +159,21 @@ class Survey(Node):
         for each in self.options.depends:
             if isinstance(each, str) and not os.path.exists(each):
                 raise OptionError(f"depends={each!r}: the file cannot be read: No such file or directory")
+
+    def _refuse_missing_folder(self) -> None:
+        """Refuse a folder in ``chdir=`` to which nobody on this machine can go, if the workers are on it."""
+        chdir = self.options.chdir
+        if chdir is None or not getattr(self.backend, "is_here", False):
+            return
+        try:
+            os.stat(
+                os.path.join(chdir, ".")
+            )  # this takes what going there does: that it is a folder, and to be entered
+        except OSError as exc:
+            raise OptionError(
+                f"chdir={chdir!r}: the workers cannot run in {os.path.abspath(chdir)!r}: {exc.strerror}; make that "
+                "folder before, or name another one"
+            ) from None
 
     def begin(self, feed: Feed, ledger: Ledger | None, come_back: Callable[[Taken], None]) -> Lane:
         """Begin with the rows of a feed; return the lane in which they are computed.

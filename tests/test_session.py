@@ -382,6 +382,26 @@ def test_name_is_what_everything_is_called(session, monkeypatch):
     assert session.map(double, [], name="x").name == "from outside"
 
 
+def test_a_folder_that_is_not_there_is_refused_before_anything_runs(session, tmp_path):
+    (tmp_path / "file").write_text("")
+    gone, file = tmp_path / "gone", tmp_path / "file"
+    pipeline = paramsurvey.Pipeline().map(touches, name="first").map(double, chdir=str(gone))
+    for call, folder, why in (
+        (lambda: session.map(double, psets_of(1), chdir=gone), gone, "No such file or directory"),
+        (lambda: session.map(double, psets_of(1), chdir=file), file, "Not a directory"),
+        (lambda: session.run(pipeline, [{"a": tmp_path / "touched"}]), gone, "No such file or directory"),
+    ):
+        remedy = "make that folder before, or name another one"
+        message = f"chdir={str(folder)!r}: the workers cannot run in {str(folder)!r}: {why}; {remedy}"
+        with pytest.raises(OptionError, match="^" + re.escape(message) + "$"):
+            call()
+    assert not (tmp_path / "touched").exists()
+
+
+def touches(pset, system_kwargs, user_kwargs):
+    pset["a"].touch()
+
+
 def test_workers_run_in_the_current_folder_or_in_chdir(session, tmp_path, monkeypatch):
     def cwd(**options):
         (row,) = session.map(whereabouts, psets_of(1), **options).to_dict()

@@ -20,6 +20,9 @@ outside. These are single attributes:
 ``can_replace``
     Whether it replaces a process after so many psets (`TaskOptions.max_tasks`); where not, ``max_tasks_per_child=`` is
     refused.
+``is_here``
+    Whether everything runs on this machine, so that ``chdir=`` can be refused before anything runs if it is no folder;
+    where not, those say so who cannot go there.
 ``runs_alone``
     Whether nothing else runs in a submission's process meanwhile, so that what is printed and used there is its own;
     where not, ``details=`` and ``capture=`` are refused.

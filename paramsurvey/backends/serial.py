@@ -35,6 +35,7 @@ class SerialBackend:
     name: str = "serial"
     can_kill: bool = False
     runs_alone: bool = True
+    is_here: bool = True
     _closed: bool = attrs.field(default=False, init=False)
 
     def slots(self) -> int:

@@ -82,6 +82,7 @@ class MultiprocessingBackend:
     can_kill = True
     can_replace = True
     runs_alone = True
+    is_here = True
 
     def __init__(self, slots: int) -> None:
         self._slots = slots

@@ -6,6 +6,7 @@ Values never change on their way into a table. What a column becomes is decided 
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, Set
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from paramsurvey.dtypes import exact_array, exact_column, exact_labels
+from paramsurvey.engine.columns import DETAILS
 from paramsurvey.errors import PsetError
 
 if TYPE_CHECKING:
@@ -105,7 +107,8 @@ def add_column(
     Raises
     ------
     PsetError
-        `frame` is no table, has a column of that name already, or has two columns of one name.
+        `frame` is no table, has a column of that name already, or has two columns of one name; or `func` cannot be
+        called, or its calls would return before it has run.
     Exception
         What `func` raised, with a note that names the row and the column.
 
@@ -128,6 +131,7 @@ def add_column(
             f"the table has a column {name!r} already, with columns {reprlib.repr(list(table.columns))}: "
             f"choose another name, or give add_column() the table without it: table.drop(columns=[{name!r}])"
         )
+    _refuse_unless_function(func, name)
     column = exact_column([_computed(func, row, n, name, table.index) for n, row in enumerate(_rows(table))])
     if infer_category:
         column = _as_category(column)
@@ -252,10 +256,10 @@ def _is_iterable(values: object) -> bool:
 def _as_frame(argument: Any, where: str) -> pd.DataFrame:
     if isinstance(argument, pd.DataFrame):
         return argument
-    if hasattr(argument, "to_df"):  # a MapResults
+    if hasattr(argument, "to_df"):  # a MapResults, whose rows may say something of themselves, which is no parameter
         frame = argument.to_df()
         assert isinstance(frame, pd.DataFrame)
-        return frame
+        return frame.drop(columns=[name for name in DETAILS if name in frame.columns])
     if isinstance(argument, str | bytes | Mapping | Set) or not _is_iterable(argument):
         raise PsetError(
             f"{where} is {reprlib.repr(argument)}, of type {type(argument).__name__}, which is no table: "
@@ -335,6 +339,20 @@ def _rows(table: pd.DataFrame) -> Iterator[_Row]:
     names = list(table.columns)
     cells = zip(*(column for _, column in table.items()), strict=True) if names else repeat((), len(table))
     return (_Row(dict(zip(names, row, strict=True))) for row in cells)
+
+
+def _refuse_unless_function(func: object, name: Hashable) -> None:
+    if not callable(func):
+        raise PsetError(
+            f"add_column({name!r}): {reprlib.repr(func)}, of type {type(func).__name__}, cannot be called: give a "
+            "function of a row, such as lambda row: row['a'] + 1"
+        )
+    for code in (func, type(func).__call__):
+        if inspect.iscoroutinefunction(code) or inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+            raise PsetError(
+                f"add_column({name!r}): {reprlib.repr(func)} is async or has a yield: a call returns before it has "
+                "run; give a function that returns a value"
+            )
 
 
 def _computed(func: Callable[[Any], object], row: _Row, n: int, name: Hashable, index: pd.Index[Any]) -> object:

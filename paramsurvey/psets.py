@@ -163,7 +163,8 @@ def refuse_reserved(keys: Iterable[Hashable]) -> None:
     if reserved:
         raise PsetError(
             f"the psets have a column {min(reserved)!r}, which is the name of one of our own columns: rename it; "
-            f"or, if these are the missing psets of another survey, use its missing_psets()"
+            "or, if these come from another survey, give its results themselves, which are psets, or use its "
+            "missing_psets()"
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import namedtuple
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,12 +15,13 @@ import attrs
 import numpy as np
 import pandas as pd
 
-from paramsurvey.engine.columns import DETAILS, HOLE
+from paramsurvey.engine.columns import DETAILS, HOLE, has_holes, unpack
 from paramsurvey.engine.dispatcher import Lost
 from paramsurvey.engine.records import ChunkRows, Failure, Work
 from paramsurvey.engine.worker import ChunkRun, SystemKwargs, Unwatched
 from paramsurvey.errors import MissingPsets, PsetError, SessionError, StageError
 from paramsurvey.lazy import load
+from paramsurvey.options import nearest_or_all
 from paramsurvey.progress import MapProgress
 from paramsurvey.stats import PerfStats
 from paramsurvey.tables import Table, concatenated, frame_of, typed_column
@@ -104,7 +107,7 @@ class MapResults:
         """The finished rows in the order of the psets: the parameters, then the answers, then any details."""
         frame = self.table.frame()
         if self.details is not None:
-            details = self.details.only([key for key in self.details.keys if key in DETAILS]).frame(frame.index)
+            details = _shown(self.details).frame(frame.index)
             for name in details:
                 frame[name] = details[name]
         return frame
@@ -196,8 +199,15 @@ class MapResults:
             raise MissingPsets(f"{self.name}: {self._what_is_missing()}", self)
 
     def itertuples(self) -> Iterator[Any]:
-        """Iterate over the finished rows as named tuples; a name that is no identifier becomes ``_0``, ``_1``, ..."""
-        return iter(self.results.itertuples(index=False, name="Row"))
+        """Iterate over the finished rows as named tuples; a name that is no identifier becomes ``_0``, ``_1``, ...
+
+        They have the very values that went in and came back, as in `iterdicts`. Where a row lacks a key, it has what
+        stands for that in `results`: pandas' NA or NaN.
+        """
+        table = self.table if self.details is None else self.table.beside(_shown(self.details))
+        row = namedtuple("Row", map(str, table.keys), rename=True)  # type: ignore[misc] # mypy wants literal names
+        columns = [_without_holes(table, key) for key in table.keys]
+        return map(row._make, zip(*columns, strict=True) if columns else repeat((), table.count))
 
     def iterdicts(self) -> Iterator[Pset]:
         """Iterate over the finished rows as dicts, with the very values that went in and came back.
@@ -417,7 +427,7 @@ class RunResults(Mapping[str, Any]):
             return f"{name!r} is a source, and its rows are no results; there are: {', '.join(map(repr, self._found))}"
         if name in self.pipeline:
             return f"the rows of stage {name!r} were not kept: run with keep='all'"
-        return f"there is no stage {name!r}; there are: {', '.join(map(repr, self._found))}"
+        return f"there is no stage {name!r}; {nearest_or_all(str(name), self._found)}"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._found)
@@ -620,6 +630,23 @@ class RunResults(Mapping[str, Any]):
         last = self._found.get(sinks[0]) if len(sinks) == 1 else None
         shown = self._frame(sinks[0], last).head(10) if isinstance(last, Table) else None
         return f"<b>{escape(self.pipeline.name)}</b>{rows}{shown._repr_html_() if shown is not None else ''}"  # type: ignore[operator]
+
+
+def _shown(details: Table) -> Table:
+    """Return those details that have a column in `MapResults.results`."""
+    return details.only([key for key in details.keys if key in DETAILS])
+
+
+def _without_holes(table: Table, key: Hashable) -> list[Any]:
+    """Return the values of a column, and for its holes what stands for them in a frame."""
+    column = table.column(key)
+    values = unpack(column)
+    if not has_holes(column):
+        return values
+    series = table.typed[key] if key in table.typed else typed_column(column)
+    missing = series.iloc[next(place for place, value in enumerate(values) if value is HOLE)]
+    missing = missing.item() if isinstance(missing, np.float64) else missing
+    return [missing if value is HOLE else value for value in values]
 
 
 def missing_frame(psets: Table, lost: Sequence[Lost]) -> pd.DataFrame:

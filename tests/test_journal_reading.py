@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from itertools import chain
 
 import numpy as np
@@ -79,6 +80,14 @@ def test_a_name_is_needed_if_there_are_several_stages_and_it_has_to_be_right(ses
             journal.results()
         with pytest.raises(JournalError, match="has no stage 'circle'; it has: 'square', 'parity'"):
             journal.results("circle")
+        with pytest.raises(JournalError, match=re.escape("has no stage 'squar'; did you mean 'square'?")):
+            journal.missing("squar")
+        for number in (0, 1.5):
+            message = (
+                f"has no stage {number}: stages go by their names, or by the beginning of a print; it has: 'square',"
+            )
+            with pytest.raises(JournalError, match=re.escape(message)):
+                journal.results(number)
         assert len(journal.results(journal.stages["print"][1])) == 3
 
 

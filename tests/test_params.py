@@ -2,6 +2,7 @@ import copy
 import enum
 import math
 import pickle
+import re
 from collections import OrderedDict
 from itertools import product as itertools_product
 from pathlib import Path
@@ -438,6 +439,29 @@ def test_an_error_of_the_function_names_the_row_and_the_column():
     with pytest.raises(ZeroDivisionError) as caught:
         add_column(pd.DataFrame({"a": [0]}, index=["x"]), "inverse", lambda row: 1 / row.a)
     assert caught.value.__notes__ == ["while computing column 'inverse' of row 0 (label 'x'): Row({'a': 0})"]
+
+
+async def later(row):
+    return 1
+
+
+@pytest.mark.parametrize(
+    ("func", "message"),
+    [
+        ("a + 1", "add_column('b'): 'a + 1', of type str, cannot be called: give a function of a row, such as lambda"),
+        (later, "is async or has a yield: a call returns before it has run; give a function that returns a value"),
+        (lambda row: (yield row), "is async or has a yield"),
+    ],
+)
+def test_what_is_no_function_of_a_row_is_refused_before_any_row(func, message):
+    with pytest.raises(PsetError, match=re.escape(message)):
+        add_column([], "b", func)
+
+
+def test_what_rows_of_results_say_of_themselves_are_no_parameters():
+    frame = pd.DataFrame({"a": [1, 2], "_status": ["finished"] * 2, "_seconds": [0.5, 0.5]})
+    assert list(product(Results(frame), {"b": [1]})) == ["a", "b"]
+    assert list(add_column(Results(frame), "b", lambda row: row.a)) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

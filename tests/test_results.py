@@ -26,6 +26,23 @@ def test_results_come_in_the_order_of_the_psets(session):
         assert list(results.missing.index) == [a for a in range(100) if not a % 7]
 
 
+def some_answers(pset, system_kwargs, user_kwargs):
+    return {"i": pset["a"], "f": 0.5, "b": True, "s": "x", "o": [1]} if pset["a"] % 2 else None
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_rows_have_the_same_values_as_tuples_and_as_dicts(serial, details):
+    results = serial.map(some_answers, [{"a": a, "a b": None} for a in range(4)], details=details)
+    for row, pset in zip(results.itertuples(), results.iterdicts(), strict=True):
+        assert row._fields[:7] == ("a", "_1", "i", "f", "b", "s", "o")
+        assert len(row) == results.results.shape[1] == (19 if details else 7)
+        there = row[: len(pset)]
+        assert [(type(value), value) for value in there] == [(type(value), value) for value in pset.values()]
+        assert all(value is pd.NA or (type(value) is float and value != value) for value in row[len(pset) : 7])
+    assert [tuple(row) for row in serial.map(some_answers, [{"a": 0}]).itertuples()] == [(0,)]
+    assert [tuple(row) for row in serial.map(double, []).itertuples()] == []
+
+
 def test_missing_says_why_beside_the_psets(session):
     missing = session.map(inverse, [{"a": 1, "b": "x"}, {"a": 0, "b": "y"}]).missing
     assert list(missing.columns) == ["a", "b", "_kind", "_exception", "_traceback", "_attempts"]

@@ -23,6 +23,7 @@ from paramsurvey.journal.keys import Words
 from paramsurvey.journal.ledger import lost_of
 from paramsurvey.journal.prints import StagePrint
 from paramsurvey.journal.rows import NOTHING, Shape, Stored, loaded, table_of
+from paramsurvey.options import nearest
 from paramsurvey.tables import Table, concatenated
 
 SHOWN_PRINT: Final = 12
@@ -108,11 +109,21 @@ class Lookup(Closing):
                 else f"there is nothing in the journal {self.path} yet"
             )
         name = names[0] if stage is None else stage
+        if not isinstance(name, str):
+            raise JournalError(
+                f"the journal {self.path} has no stage {name!r}: stages go by their names, or by the beginning of a "
+                f"print; it has: {listed(names)}"
+            )
         if name in names:
             return self.current(name)
         by_print = [digest for digest in prints if len(name) >= 4 and digest.hex().startswith(name)]
-        if len(by_print) != 1:
-            raise JournalError(f"the journal {self.path} has no stage {name!r}; it has: {listed(names)}")
+        if len(by_print) > 1:
+            raise JournalError(
+                f"the journal {self.path} has {len(by_print)} states whose prints begin with {name!r}: give more of one"
+            )
+        if not by_print:
+            hint = nearest(name, names) or f"it has: {listed(names)}"
+            raise JournalError(f"the journal {self.path} has no stage {name!r}; {hint}")
         return by_print[0]
 
     def finished(self, digest: bytes) -> Known:

@@ -60,6 +60,8 @@ LATER += (
     "paramsurvey.observers.logfile",
     "paramsurvey.observers.terminal",
     "paramsurvey.results",
+    "paramsurvey.runs.outcome",
+    "paramsurvey.runs.sources",
     "paramsurvey.session",
 )
 LATER += tuple(f"paramsurvey.stages.{name}" for name in ("map", "rows", "greedy", "greedy_beyond", "greedy_noise"))

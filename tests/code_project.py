@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from paramsurvey.codeprint import code_print
+from paramsurvey.codeprint.print import code_print
 
 SURVEY = '''
 import functools

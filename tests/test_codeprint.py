@@ -22,11 +22,12 @@ from code_project import PROJECT, module_in
 
 import paramsurvey
 from paramsurvey import workers
-from paramsurvey.codeprint import CodePrint, _Walk, code_print
+from paramsurvey.codeprint.print import CodePrint, code_print
+from paramsurvey.codeprint.walk import Walk
 from paramsurvey.journal import prints as prints_of_stages
 from paramsurvey.options import Options
 
-CONTENT = _Walk._content
+CONTENT = Walk._content
 KINDS = ("module", "main", "cell")
 
 SAME = {
@@ -328,7 +329,7 @@ def test_a_module_that_asks_for_its_name_depends_on_it_and_a_logger_that_has_it_
     for name in ("one", "other"):
         for what, code in (("logs", logs), ("asks", asks)):
             (tmp_path / f"{what}_{name}.py").write_text(code)
-            show = f"from {what}_{name} import worker\nfrom paramsurvey.codeprint import code_print\n"
+            show = f"from {what}_{name} import worker\nfrom paramsurvey.codeprint.print import code_print\n"
             found[what, name] = run("-c", f"{show}print(code_print(worker).digest)", folder=tmp_path)
     assert found["logs", "one"] == found["logs", "other"]
     assert found["asks", "one"] != found["asks", "other"]
@@ -347,7 +348,7 @@ def run(*command, folder, text=""):
     return done.stdout
 
 
-SHOW = "\nfrom paramsurvey.codeprint import code_print\nprint(code_print(worker).digest)\n"
+SHOW = "\nfrom paramsurvey.codeprint.print import code_print\nprint(code_print(worker).digest)\n"
 
 
 @pytest.fixture
@@ -599,9 +600,8 @@ def test_a_c_extension_of_the_users_own_is_named(tmp_path, text):
     (tmp_path / "users").mkdir()
     shutil.copy(compiled, tmp_path / "users")
     (tmp_path / "late.py").write_text(text)
-    show = (
-        "from late import worker\nfrom paramsurvey.codeprint import code_print\nprint(*code_print(worker).not_covered)"
-    )
+    show = "from late import worker\nfrom paramsurvey.codeprint.print import code_print\n"
+    show += "print(*code_print(worker).not_covered)"
     told = run("-c", show, folder=tmp_path)
     assert told == "the C extension users._json: its code cannot be read (depends= takes the module)\n"
 
@@ -655,7 +655,7 @@ def test_frames_and_objects_have_the_same_print_in_every_process(project):
         "def worker(pset, system, user):\n    return {'y': len(FRAME), 'z': SERIES.sum(), 't': len(THINGS)}\n"
     )
     show = (
-        "from data import worker\nfrom paramsurvey.codeprint import code_print\n"
+        "from data import worker\nfrom paramsurvey.codeprint.print import code_print\n"
         "p = code_print(worker)\nprint(sorted(p.parts.items()), p.not_covered, sorted(p.libraries))"
     )
     done = [run("-c", f"import random\n{show}", folder=project) for _ in range(2)]
@@ -787,7 +787,7 @@ def ring(length, last=None):
 def test_what_is_shared_is_looked_at_once(monkeypatch):
     """A chain of 60 nodes with two links each has 2**60 ways through it."""
     looks = []
-    monkeypatch.setattr(_Walk, "_content", lambda walk, value: looks.append(1) or CONTENT(walk, value))
+    monkeypatch.setattr(Walk, "_content", lambda walk, value: looks.append(1) or CONTENT(walk, value))
     code_print(reaches(chain(60)))
     assert len(looks) < 1000
 

@@ -19,7 +19,7 @@ from test_exactness import answer_of_row, assert_shown_exactly, identical_rows, 
 
 import paramsurvey
 from paramsurvey import Pipeline, workers
-from paramsurvey.codeprint import CodePrint
+from paramsurvey.codeprint.print import CodePrint
 from paramsurvey.errors import OptionError, StageError, SurveyStopped
 from paramsurvey.journal import ledger, prints
 from paramsurvey.stages.base import Ask

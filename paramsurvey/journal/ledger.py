@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
 import attrs
 import numpy as np
 
-from paramsurvey.codeprint import CodePrint, code_print
+from paramsurvey.codeprint.print import CodePrint, code_print
 from paramsurvey.editions import editions
 from paramsurvey.engine.columns import Column, Keys
 from paramsurvey.engine.dispatcher import Lost

@@ -18,7 +18,8 @@ import attrs
 import numpy as np
 
 from paramsurvey.callables import worker_name
-from paramsurvey.codeprint import CodePrint, version_of
+from paramsurvey.codeprint.owners import version_of
+from paramsurvey.codeprint.print import CodePrint
 from paramsurvey.errors import OptionError
 from paramsurvey.fingerprint import ordered_bytes, typed_bytes
 from paramsurvey.options import Options

@@ -26,6 +26,11 @@ def test_a_pipeline_as_worker_gives_what_it_gives_as_a_pipeline(session):
     assert fused.name == "chain"
 
 
+def test_expressions_are_exact_where_the_workers_run_too(session):
+    fused = Pipeline("powers").map(square).derive(power="(square + n - abs(-n)) ** 20 // (n + 1) * 1").as_worker()
+    assert [row["power"] for row in session.map(fused, ROWS).iterdicts()] == [n**40 // (n + 1) for n in range(5)]
+
+
 def test_columns_that_the_stages_leave_out_are_no_part_of_the_answer(session):
     results = session.map(Pipeline().map(square).map(half).drop("square"), ROWS)
     assert results.to_dict() == [{"n": n, "half": n / 2} for n in range(5)]

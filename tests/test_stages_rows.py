@@ -96,6 +96,63 @@ def test_a_stage_may_have_any_other_name_that_is_text(make, name):
         make("")
 
 
+# Integers without limit
+
+EXACT = [
+    *("a + b", "a - b", "a * b", "-a", "abs(a)", "a // (b * b + 1)", "a * b + a - b", "a * b // 3", "a ** 2 - b ** 2"),
+    *("2 ** 70 * a", "a - 2 ** 63", "(a - b) * (a + b) % 7", "(a * a) / 3", "(a + a) * 1.5"),
+]
+INTS = st.one_of(
+    st.integers(-5, 5),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([2**31, -(2**31), 3037000500, 2**62, 2**63 - 1, -(2**63), 2**63, -(2**70)]),
+)
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(EXACT), st.lists(st.fixed_dictionaries({"a": INTS, "b": INTS}), min_size=1, max_size=6))
+def test_integers_of_an_expression_are_those_that_python_has(expression, rows):
+    made = only_column(Derive({"x": expression}), rows, "x")
+    alone = [only_column(Derive({"x": expression}), [row], "x")[0] for row in rows]
+    assert same(made, alone)
+    if "/ 3" not in expression.replace("//", "") and "1.5" not in expression:
+        assert same(made, only_column(Derive({"x": expression}, per_row=True), rows, "x"))
+
+
+def test_a_column_of_expressions_is_of_64_bits_unless_it_needs_more():
+    rows = [{"a": 2**32, "b": n} for n in (1, 2**31)]
+    [small] = Derive({"x": "a * b - 1"}).rows(table_of(rows[:1] * 100))
+    assert small.table.frame()["x"].dtype == np.int64
+    [large] = Derive({"x": "a * b"}).rows(table_of(rows))
+    assert large.table.frame()["x"].tolist() == [2**32, 2**63]
+    assert dicts_after(Where("a * b > 2**62"), rows) == rows[1:]
+
+
+def test_powers_without_end_are_refused_and_those_of_one_are_not():
+    base = [{"a": 1, "b": 10**12}, {"a": -1, "b": 10**12 + 1}, {"a": 0, "b": 10**12}, {"a": 2, "b": 64}]
+    assert only_column(Derive({"x": "a ** b"}), base, "x") == [1, -1, 0, 2**64]
+    with pytest.raises(
+        StageError, match=re.escape("OverflowError: 3 ** 1000000000000 would have more than 65536 bits")
+    ):
+        dicts_after(Derive({"x": "a ** b"}), [*base, {"a": 3, "b": 10**12}])
+
+
+def test_integers_of_other_types_are_never_wrapped_either():
+    small = [{"a": np.int8(100), "b": np.int8(b)} for b in (1, 2)]
+    assert same(only_column(Derive({"x": "a * b"}), small[:1], "x"), [np.int8(100)])
+    message = "OverflowError: a result does not fit int8, the type of these columns: write .astype('object') behind one"
+    with pytest.raises(StageError, match=re.escape(message)):
+        dicts_after(Derive({"x": "a * b"}), small)
+    assert only_column(Derive({"x": "a.astype('object') * b"}), small, "x") == [100, 200]
+    assert only_column(Derive({"x": "a * 1000"}), small, "x") == [100_000] * 2
+    for mixed, result in (
+        ({"a": np.uint64(2**63), "b": 1}, "float64"),
+        ({"a": np.uint64(1), "b": np.uint64(2)}, "uint64"),
+    ):
+        with pytest.raises(StageError, match=f"a result does not fit {result}"):
+            dicts_after(Derive({"x": "a + b" if result == "float64" else "a - b"}), [mixed])
+
+
 def test_a_stage_comes_after_one_other():
     with refused(
         "stage 'drop' takes the rows of one stage, and was given those of 2: make one table of them before, by "

@@ -2,19 +2,21 @@
 
 They are Python's own, with the names of columns in them, numpy as ``np`` and a few functions. What would not work with
 whole columns (``and``, ``if``, a chain of comparisons), or would see a slice of the rows where the user means all of
-them (a mean), is refused before anything runs, with what to write instead.
+them (a mean), is refused before anything runs, with what to write instead. The operators of integers are ours
+(`integers`), so that none wraps around.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
 from paramsurvey.errors import StageError
 from paramsurvey.options import nearest_or_all
+from paramsurvey.stages.integers import OPERATORS
 
 _FUNCTIONS: Final = {each.__name__: each for each in (abs, min, max, round, len, int, float, str, bool)}
 _COLUMN_FUNCTIONS: Final = frozenset({"abs", "round"})  # which know what to do with a column
@@ -108,15 +110,48 @@ def compiled(text: str, *, per_row: bool, where: str) -> tuple[Callable[..., Any
     shape = _parsed(text, where)
     names = _columns_in(shape)
     _refuse_unknown(shape, text, where)
+    known = _KNOWN
     if not per_row:
         _refuse_row_by_row(shape, text, where)
+        shape, known = _Exact().visit(shape), {**_KNOWN, **OPERATORS}
     parameters = ast.arguments(
         posonlyargs=[], args=[ast.arg(name) for name in names], kwonlyargs=[], kw_defaults=[], defaults=[]
     )
     function = ast.fix_missing_locations(ast.Expression(ast.Lambda(parameters, shape)))
     code = compile(function, f"<{text}>", "eval")
     # What is evaluated is a part of the user's own program; the names are fenced in against slips, not against malice.
-    return eval(code, {"__builtins__": {}, **_KNOWN}), names  # noqa: S307
+    return eval(code, {"__builtins__": {}, **known}), names  # noqa: S307
+
+
+class _Exact(ast.NodeTransformer):
+    """Has operators called that do not wrap integers around; their names, their signs, cannot be those of columns."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """Replace an operator between two operands."""
+        self.generic_visit(node)
+        return self._called(node, _SIGNS.get(type(node.op)), node.left, node.right)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        """Replace a minus in front of one, if that is no number."""
+        self.generic_visit(node)
+        is_number = isinstance(node.operand, ast.Constant)
+        return self._called(node, None if is_number else _SIGNS.get(type(node.op)), node.operand)
+
+    @staticmethod
+    def _called(node: ast.expr, sign: str | None, *operands: ast.expr) -> ast.expr:
+        if sign is None:
+            return node
+        return ast.Call(func=ast.Name(id=sign, ctx=ast.Load()), args=list(operands), keywords=[])
+
+
+_SIGNS: Final[Mapping[type, str]] = {
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.FloorDiv: "//",
+    ast.Pow: "**",
+    ast.USub: "- ",
+}
 
 
 def _parsed(text: str, where: str) -> ast.expr:

@@ -11,13 +11,16 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final
 
 import attrs
+import numpy as np
 import pandas as pd
 
 from paramsurvey.callables import signature_of, worker_name
 from paramsurvey.engine.columns import HOLE, Column, pack, unpack
 from paramsurvey.errors import StageError
 from paramsurvey.options import shown
+from paramsurvey.stages.base import Parents
 from paramsurvey.stages.expressions import compiled
+from paramsurvey.stages.integers import Mixed
 from paramsurvey.stages.picking import refuse_holes
 from paramsurvey.stages.series import column_of, rows_of_a_kind, series_of
 from paramsurvey.tables import Table
@@ -64,8 +67,10 @@ class Reader:
         if self.per_row:
             return self._row_by_row(read, where)
         groups = rows_of_a_kind(read)
-        if groups is None:
-            return self._at_once(read, where)
+        return self._at_once(read, where) if groups is None else self._in_groups(read, groups, where)
+
+    def _in_groups(self, read: Table, groups: Iterable[Parents], where: str) -> Column:
+        """Call it for each group of rows."""
         values = [None] * read.count
         for rows in groups:
             for row, value in zip(rows.tolist(), unpack(self._at_once(read.take(rows), where)), strict=True):
@@ -103,6 +108,8 @@ class Reader:
         }
         try:
             result = self.func(**arguments)  # type: ignore[arg-type] # as above
+        except Mixed as mixed:
+            return self._in_groups(read, map(np.flatnonzero, (mixed.fits, ~mixed.fits)), where)
         except Exception as error:
             raise StageError(
                 f"{where}: {self.text} raised {_described(error)}; it was called with whole columns, while with "

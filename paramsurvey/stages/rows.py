@@ -227,10 +227,12 @@ class Derive:
 
     Notes
     -----
-    Arithmetic of columns is numpy's: integers of 64 bits wrap around, and dividing by zero gives inf. That of rows is
-    Python's. Values of int64, float64 and bool arrays become Python's int, float and bool; those of other arrays
-    stay numpy's, to the last bit; of a Series of dates its Timestamps; and NA stays NA. What is in lists stays as it
-    is.
+    Arithmetic of columns is numpy's: dividing by zero gives inf. But in expressions, ``+``, ``-``, ``*``, ``//``,
+    ``**`` and ``abs`` of integers are exact: one that needs more than 64 bits is the one that Python has. In functions
+    of columns, and in numpy's own, integers wrap around. Arithmetic of rows is Python's.
+
+    Values of int64, float64 and bool arrays become Python's int, float and bool; those of other arrays stay numpy's, to
+    the last bit; of a Series of dates its Timestamps; and NA stays NA. What is in lists stays as it is.
 
     Examples
     --------

@@ -25,7 +25,6 @@ from paramsurvey.journal import format as journal_format
 from paramsurvey.journal import ledger
 from paramsurvey.journal.file import JournalFile
 from paramsurvey.journal.format import Damage, Kind, Rows, Torn, head, record, records, row_record
-from paramsurvey.journal.ledger import Journal
 from paramsurvey.journal.rows import decoded, encoded, kinds_of
 
 PSETS = [{"n": n} for n in range(8)]
@@ -383,6 +382,9 @@ def test_a_folder_is_refused(tmp_path, session):
 # Disks that fail
 
 
+PWRITE = os.pwrite  # with which nothing but the journal writes, on the serial backend
+
+
 class BadDisk:
     """Writes as `os.pwrite` does, but for the n-th time."""
 
@@ -394,11 +396,11 @@ class BadDisk:
     def __call__(self, fd, data, offset):
         self.calls += 1
         if self.fail_at is None or self.calls != self.fail_at:
-            return os.pwrite(fd, data, offset)
+            return PWRITE(fd, data, offset)
         if self.how == "short":
-            return os.pwrite(fd, data[: len(data) // 2], offset)
+            return PWRITE(fd, data[: len(data) // 2], offset)
         if self.how == "half":  # the disk is full in the middle of a record
-            os.pwrite(fd, data[: len(data) // 2], offset)
+            PWRITE(fd, data[: len(data) // 2], offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         raise OSError(self.how, os.strerror(self.how))
 
@@ -409,17 +411,17 @@ def test_a_failed_write_costs_its_own_record_whichever_it_is(tmp_path, monkeypat
     path = tmp_path / "journal"
     psets = PSETS[:6]
     counting = BadDisk(None, how)
-    monkeypatch.setattr(Journal, "write_with", counting)
+    monkeypatch.setattr(os, "pwrite", counting)
     assert resumed(path, psets) == 0
     assert counting.calls == 1 + 1 + 1 + 3  # the head, who opened it, the stage, three chunks
     for fail_at in range(1, counting.calls + 1):
         path.unlink()
         capsys.readouterr()
-        monkeypatch.setattr(Journal, "write_with", BadDisk(fail_at, how))
+        monkeypatch.setattr(os, "pwrite", BadDisk(fail_at, how))
         assert resumed(path, psets) == 0
         err = capsys.readouterr().err
         assert err.count("cannot be written, and the survey goes on without: ") == (how != "short"), fail_at
-        monkeypatch.setattr(Journal, "write_with", os.pwrite)
+        monkeypatch.setattr(os, "pwrite", PWRITE)
         lost = 2 if how != "short" and fail_at > 3 else 0
         assert resumed(path, psets) == len(psets) - lost
         assert not [each for each in found_in(path.read_bytes()) if isinstance(each, Damage)]
@@ -432,9 +434,9 @@ def test_a_disk_that_has_room_now_and_then_is_said_to_be_full_once(tmp_path, mon
     def every_other(fd, data, offset):
         if next(calls) % 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return os.pwrite(fd, data, offset)
+        return PWRITE(fd, data, offset)
 
-    monkeypatch.setattr(Journal, "write_with", every_other)
+    monkeypatch.setattr(os, "pwrite", every_other)
     with paramsurvey.Session(backend="serial", verbose=1, vstats=0) as session:
         session.map(square, [{"n": n} for n in range(9)], journal=tmp_path / "j", group_size=1)
     assert next(calls) > 6
@@ -445,7 +447,7 @@ def test_a_full_disk_is_said_once_and_the_survey_goes_on(tmp_path, monkeypatch, 
     def full(fd, data, offset):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Journal, "write_with", full)
+    monkeypatch.setattr(os, "pwrite", full)
     assert resumed(tmp_path / "journal") == 0
     assert capsys.readouterr().err.count("cannot be written") == 1
 

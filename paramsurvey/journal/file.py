@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, TypeGuard
 
 import attrs
@@ -53,9 +53,6 @@ SYNC_SECONDS: Final = 1.0
 _READ_ONLY: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
-Write = Callable[[int, bytes, int], int]
-"""Writes bytes to a file at an offset and returns how many, as `os.pwrite` does."""
-
 
 @attrs.define(eq=False, repr=False)
 class JournalFile:
@@ -65,12 +62,9 @@ class JournalFile:
     ----------
     path : str
         Where it is. It is made when somebody locks it.
-    write : callable
-        Writes to it; `os.pwrite`, but for tests of broken disks.
     """
 
     path: str
-    write: Write = attrs.field(default=os.pwrite, kw_only=True)
     end: int = attrs.field(default=0, init=False)  # of the last good record that was read or written
     trouble: str = attrs.field(default="", init=False)  # why it cannot be written now
     is_locked: bool = attrs.field(default=False, init=False)
@@ -221,9 +215,9 @@ class JournalFile:
 
     def _put(self, data: bytes, offset: int) -> bool:
         try:
-            done = self.write(self._fd, data, offset)
+            done = os.pwrite(self._fd, data, offset)
             while done < len(data):  # a short write: that of the rest may tell why
-                more = self.write(self._fd, data[done:], offset + done)
+                more = os.pwrite(self._fd, data[done:], offset + done)
                 done += more
         except OSError as exc:
             self.trouble = f"the journal {self.path} cannot be written, and the survey goes on without: {exc.strerror}"

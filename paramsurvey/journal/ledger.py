@@ -9,13 +9,12 @@ each kind of trouble is said once.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import attrs
 import numpy as np
@@ -28,7 +27,7 @@ from paramsurvey.engine.pickling import dumps
 from paramsurvey.engine.records import Failure
 from paramsurvey.errors import JournalError, OptionError
 from paramsurvey.journal.contents import Contents
-from paramsurvey.journal.file import JournalFile, Write
+from paramsurvey.journal.file import JournalFile
 from paramsurvey.journal.format import KEY_BYTES, Damage, Kind, Record, as_text, parsed, record, records_in
 from paramsurvey.journal.index import Known, Places, Seen
 from paramsurvey.journal.keys import Words, row_keys, with_occurrences
@@ -87,7 +86,6 @@ class Journal:
 
     path: str
     file: JournalFile = attrs.field(init=False)
-    write_with: ClassVar[Write] = os.pwrite  # what tests of broken disks put something else for
     contents: Contents = attrs.field(factory=Contents, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)  # surveys may run in several threads
     _users: int = attrs.field(default=0, init=False)
@@ -96,7 +94,7 @@ class Journal:
     _told: set[str] = attrs.field(factory=set, init=False)  # of its troubles, since it was opened
 
     def __attrs_post_init__(self) -> None:
-        self.file = JournalFile(self.path, write=type(self).write_with)
+        self.file = JournalFile(self.path)
 
     @contextmanager
     def held(self, say: Say) -> Iterator[bool]:

@@ -1,6 +1,6 @@
 """Sessions: a backend, options and observers that surveys share.
 
-A session makes a `Run` of what the user gives and of what its surveys share.
+A session makes a `Run` of what the user asks for (`requests`) and of what its surveys share.
 
 Opening one must be quick, and while pandas is being imported the guard of the local pool can start: so this module
 imports nothing that imports pandas, and the methods that run surveys import what they need.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
@@ -20,11 +20,11 @@ from paramsurvey.backends.base import Backend, limit_of
 from paramsurvey.backends.opening import checked_backend, open_backend, refuse_wrong_settings
 from paramsurvey.closing import Closing
 from paramsurvey.engine.pickling import IS_LOADING
-from paramsurvey.errors import OptionError, SessionError, StageError
+from paramsurvey.errors import SessionError
 from paramsurvey.lazy import load
 from paramsurvey.observers.logfile import LogFile
 from paramsurvey.observers.terminal import Terminal, say
-from paramsurvey.options import TABLE, Options, check, nearest_or_all, refuse_idle, resolve, unknown_variables
+from paramsurvey.options import Options, check, resolve, unknown_variables
 
 if TYPE_CHECKING:
     from paramsurvey.callables import Worker
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from paramsurvey.journal.ledger import Journal
     from paramsurvey.pipeline import Pipeline
     from paramsurvey.plans.plan import Plan
+    from paramsurvey.requests import Request
     from paramsurvey.results import MapResults, RunResults
     from paramsurvey.runs.run import Run
     from paramsurvey.streams import RowStream, RunStream, Stream
@@ -248,105 +249,44 @@ class Session(Closing):
         self._log.close()
 
     def _survey(self, worker: Worker, psets: Any, given: Mapping[str, Any], where: str) -> Run:
-        """Make a run of one stage."""
-        options = self._resolved(given, {}, where)
-        refuse_idle(given, [self._given], os.environ, where)
-        load("paramsurvey.runs.run")
-        from paramsurvey.pipeline import SOURCE, Pipeline
-        from paramsurvey.psets import psets_of_user
-        from paramsurvey.stages.map import Map
+        load("paramsurvey.requests")
+        from paramsurvey.requests import survey_request
 
-        pipeline = Pipeline().add(Map(worker, name=options.name))
-        source = psets_of_user(psets, options.limit)
-        return self._run(pipeline, {SOURCE: source}, options, lambda _: options, only=pipeline.sinks[0])
+        return self._run(survey_request(worker, psets, given, init=self._given, where=where))
 
     def _greedy_run(self, worker: Worker | Pipeline, candidates: Any, given: Mapping[str, Any]) -> Run:
-        """Make a run of one stage that asks for what it needs to know."""
-        load("paramsurvey.stages.greedy")
+        load("paramsurvey.requests")
+        from paramsurvey.requests import greedy_request
+
+        return self._run(greedy_request(worker, candidates, given, init=self._given))
+
+    def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: Mapping[str, Any], where: str) -> Run:
+        load("paramsurvey.requests")
+        from paramsurvey.requests import pipeline_request
+
+        return self._run(pipeline_request(pipeline, psets, given, init=self._given, where=where))
+
+    def _run(self, request: Request) -> Run:
+        """Make a run of what is asked for, with a backend, a journal and observers."""
         load("paramsurvey.runs.run")
-        from paramsurvey.pipeline import SOURCE, Pipeline
-        from paramsurvey.runs.sources import sources_of_user
-        from paramsurvey.stages.greedy import told_apart
-
-        own, others = told_apart(given, "greedy")
-        options = self._resolved(others, {}, "greedy")
-        pipeline = Pipeline("greedy").greedy(worker, **own)
-        [name] = pipeline.sinks
-        self._refuse_idle(others, pipeline, "greedy")
-        psets = pipeline.steps[name].stage.psets_of(candidates)
-        sources = sources_of_user(pipeline, psets, {}, options.limit, drawn=False, where="greedy")
-        return self._run(
-            pipeline, {SOURCE: sources[SOURCE]}, options, lambda own: self._resolved(others, own, "greedy"), only=name
-        )
-
-    def _pipeline_run(self, pipeline: Pipeline, psets: Any, given: dict[str, Any], where: str) -> Run:
-        load("paramsurvey.runs.run")
-        from paramsurvey.pipeline import Pipeline
-        from paramsurvey.runs.sources import sources_of_user
-
-        if not isinstance(pipeline, Pipeline):
-            raise StageError(f"{where}() runs a Pipeline, not {pipeline!r}; for one function there is map()")
-        if not len(pipeline):
-            raise StageError(f"{where}(): the pipeline {pipeline.name!r} has no stage: add one with .map() or .add()")
-        by_name = {name: given.pop(name) for name in pipeline.sources if name in given}
-        keep, allow_missing = given.pop("keep", "all"), given.pop("allow_missing", False)
-        if keep not in ("all", "sinks", "none"):
-            raise OptionError(f"{where}(keep={keep!r}): keep must be 'all', 'sinks' or 'none'")
-        for name in given:
-            if name not in TABLE:  # also a source may be meant
-                hint = nearest_or_all(name, (*pipeline.sources, "keep", "allow_missing", *TABLE))
-                raise OptionError(f"{where}() has no option {name!r}; {hint}")
-        options = self._resolved(given, {}, where)
-        if options.name is not None:
-            raise OptionError(f"{where}() has no option 'name': a pipeline has its own, and so has each of its stages")
-        self._refuse_idle(given, pipeline, where)
-        sources = sources_of_user(pipeline, psets, by_name, options.limit, drawn=keep == "none", where=where)
-        return self._run(
-            pipeline,
-            sources,
-            options,
-            lambda own: self._resolved(given, own, where),
-            keep=keep,
-            allow_missing=allow_missing,
-        )
-
-    def _refuse_idle(self, given: Mapping[str, Any], pipeline: Pipeline, where: str) -> None:
-        """Refuse what a call says of trying again, or one of the stages that call or ask, if neither says how often."""
-        found = (getattr(step.stage, name, None) for step in pipeline.steps.values() for name in ("given", "options"))
-        of_stages = [own for own in found if isinstance(own, Mapping)]
-        refuse_idle(given, [self._given, *of_stages], os.environ, where)
-        for own in of_stages:
-            refuse_idle(own, [self._given, given], os.environ, "Map")
-
-    def _resolved(self, given: Mapping[str, Any], own: Mapping[str, Any], where: str) -> Options:
-        """Decide about options: those of a call, and those that a stage has of its own."""
-        for name in ("pslogger_prefix", "pslogger_fd"):
-            if given.get(name) is not None:
-                raise OptionError(
-                    f"{where}() cannot change {name}=, because the log belongs to the session: give it to init()"
-                )
-        options = resolve(init=self._given, call={**given, **own}, environ=os.environ, where=where)
-        refuse_idle(own, [given, self._given], os.environ, "Map")
-        refuse_wrong_settings(options)
-        return options
-
-    def _run(
-        self,
-        pipeline: Pipeline,
-        sources: Mapping[str, Any],
-        options: Options,
-        options_of: Callable[[Mapping[str, Any]], Options],
-        **more: Any,
-    ) -> Run:
         from paramsurvey.runs.run import Run
 
+        options = request.options
         backend = self._backend_for(options)
-        most = limit_of(backend, options.ncores)
         self._log.open()
-        terminal = Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)
-        journal = None if options.journal is None else self._journal_at(options.journal)
-        more |= {"deadline": options.deadline, "journal": journal, "observers": (self._log, terminal)}
-        return Run(pipeline, sources, backend, most, options_of, **more)
+        return Run(
+            request.pipeline,
+            request.sources,
+            backend,
+            limit_of(backend, options.ncores),
+            request.options_of,
+            keep=request.keep,
+            allow_missing=request.allow_missing,
+            journal=None if options.journal is None else self._journal_at(options.journal),
+            only=request.only,
+            deadline=options.deadline,
+            observers=(self._log, Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)),
+        )
 
     def _journal_at(self, path: str) -> Journal:
         """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""

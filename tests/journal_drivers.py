@@ -59,9 +59,9 @@ LATER = (
 LATER += (
     "paramsurvey.observers.logfile",
     "paramsurvey.observers.terminal",
+    "paramsurvey.requests",
     "paramsurvey.results",
     "paramsurvey.runs.outcome",
-    "paramsurvey.runs.sources",
     "paramsurvey.session",
 )
 LATER += tuple(f"paramsurvey.stages.{name}" for name in ("map", "rows", "greedy", "greedy_beyond", "greedy_noise"))

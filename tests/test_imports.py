@@ -36,7 +36,7 @@ FLOORS = [
     {"survey"},
     {"runs"},
     {"streams"},
-    {"session", "default_session", "pipeline", "pictures", "plans"},  # a pipeline can run itself, there
+    {"requests", "session", "default_session", "pipeline", "pictures", "plans"},  # a pipeline can run itself
     {"verbs"},
     {"testing", "mpi"},
 ]
@@ -206,7 +206,7 @@ OF_A_MAP = {
         "pipeline",
     ),
     *("progress", "psets", "results", "session", "stats", "survey", "tables", "version", "default_session", "verbs"),
-    *("runs", "runs.run", "runs.whole_table", "runs.wiring"),
+    *("requests", "runs", "runs.run", "runs.sources", "runs.whole_table", "runs.wiring"),
     *("backends", "backends.base", "backends.opening", "backends.multiprocessing"),
     *(f"backends.multiprocessing.{name}" for name in ("backend", "constants", "frames", "messages", "pool", "slot")),
     *("engine", "engine.chunking", "engine.columns", "engine.dispatcher", "engine.loop", "engine.pickling"),

@@ -37,7 +37,7 @@ from paramsurvey.engine.records import ChunkRows, of_keys
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
 from paramsurvey.psets import SLAB, PsetSource, plain_dicts
-from paramsurvey.stages.base import Rows
+from paramsurvey.stages.base import Columns, Rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -247,9 +247,14 @@ class RowNode(StepNode):
     stage: RowStage
     edge: Edge | Cursor
     producer: Node
-    fail: Callable[[str, BaseException], None]  # what to do if the stage raises
+    fail: Callable[[str, BaseException, bool], None]  # if the stage raises; whether all has come
+    _unseen: set[Hashable] = attrs.field(init=False)  # what it wants and no row has had
+    _there: dict[Hashable, None] | None = attrs.field(default=None, init=False)  # what they had, if any has come
     _making: Iterator[Rows] | None = attrs.field(default=None, init=False)
     _numbers: Any = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._unseen = set(getattr(self.stage, "wants", ()))
 
     def step(self) -> bool:
         """Make one more piece of what has come; a piece without rows is a step, too."""
@@ -257,7 +262,7 @@ class RowNode(StepNode):
             return self._step()
         except Exception as exc:  # noqa: BLE001 - the stage's own code may raise anything
             self.is_over = True
-            self.fail(self.name, exc)
+            self.fail(self.name, exc, False)
             return False
 
     def _step(self) -> bool:
@@ -265,6 +270,8 @@ class RowNode(StepNode):
             piece = self.edge.next()
             if piece is None:
                 return False
+            if self._unseen and piece.table.count:
+                self._look_for_what_it_wants(piece.table)
             made = self.stage.rows(piece.table)
             if not isinstance(made, Iterable):
                 raise StageError(f"its rows() gave {safe_repr(made)[:80]}: it should yield Rows(table, parents)")
@@ -278,9 +285,23 @@ class RowNode(StepNode):
             self.give(rows.table, self._numbers[rows.parents])
         return True
 
+    def _look_for_what_it_wants(self, table: Table) -> None:
+        from paramsurvey.tables import first_row
+
+        there = [key for key, column in zip(table.keys, table.columns, strict=True) if first_row(column) >= 0]
+        self._unseen.difference_update(there)
+        self._there = {**(self._there or {}), **dict.fromkeys(there)}
+
     def note_end(self) -> None:
-        """It is over if nothing comes in and nothing is being made."""
-        self.is_over |= self._making is None and self.edge.closed
+        """It is over if nothing comes in and nothing is being made; by then, some row should have had what it wants."""
+        if self.is_over or self._making is not None or not self.edge.closed:
+            return
+        self.is_over = True
+        if self._there is not None:
+            try:
+                Columns(tuple(self._there), open=False).need(sorted(self._unseen, key=str), self.name)
+            except StageError as exc:
+                self.fail(self.name, exc, True)
 
 
 def edge_from(producer: Node) -> Edge | Cursor:

@@ -64,12 +64,12 @@ class Failed:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, name, exc):
-        self.calls.append((name, exc))
+    def __call__(self, name, exc, has_all):
+        self.calls.append((name, exc, has_all))
 
 
-def never(name, exc):
-    raise AssertionError((name, exc))
+def never(name, exc, has_all):
+    raise AssertionError((name, exc, has_all))
 
 
 def after(producer, stage, fail=never):
@@ -254,8 +254,9 @@ def test_a_row_wise_stage_that_raises_says_so_and_is_over():
     node = after(source(3), Where("missing > 1"), failed)
     assert not node.step()
     assert node.is_over
-    [(name, exc)] = failed.calls
+    [(name, exc, has_all)] = failed.calls
     assert name == "where"
+    assert not has_all
     assert isinstance(exc, StageError)
 
 
@@ -269,7 +270,7 @@ def test_a_row_wise_stage_has_to_yield_rows(given):
 
     failed = Failed()
     after(source(3), Odd(), failed).step()
-    [(_, exc)] = failed.calls
+    [(_, exc, _)] = failed.calls
     assert isinstance(exc, StageError)
     assert str(exc).endswith(": it should yield Rows(table, parents)")
 

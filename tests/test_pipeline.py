@@ -667,8 +667,9 @@ def test_a_column_that_psets_lack_is_refused_before_any_worker_runs(given, sessi
     message = "stage 'measure' reads the column 'height', which the rows do not have there; they have: 'width', 'x'"
     with refused(message):
         session.run(pipeline, given([{"width": 1}, {"width": 2}]))
-    with refused("stage 'first' reads the column 'width', which the rows do not have there; they have: 'depth'"):
-        session.run(pipeline, given([{"depth": 1}, {"depth": 2}]))
+    message = "stage 'first' reads the column 'width', which the rows do not have there; they have: 'radius'"
+    with refused(message):
+        session.run(pipeline, given([{"radius": 1}, {"radius": 2}]))
     assert calls == []
 
 
@@ -694,8 +695,8 @@ def test_a_column_that_only_some_psets_have_is_no_reason_to_refuse(session):
 
 def test_no_psets_lack_no_column(session):
     assert len(session.run(measured(), [])["pay"]) == 0
-    with refused("stage 'measure' reads the column 'width', which the rows do not have there; they have: 'depth'"):
-        session.run(measured(), pd.DataFrame({"depth": [1]}))
+    with refused("stage 'measure' reads the column 'width', which the rows do not have there; they have: 'radius'"):
+        session.run(measured(), pd.DataFrame({"radius": [1]}))
 
 
 # What run() refuses before it begins

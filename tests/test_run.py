@@ -1043,6 +1043,43 @@ def test_a_column_that_turns_out_to_be_missing_is_an_error_of_the_stage(session)
         session.run(Pipeline().map(square).where("cost > 1"), numbers(3))
 
 
+ABSENT = {
+    "keep": lambda pipeline: pipeline.keep("n", "sqaure"),
+    "drop": lambda pipeline: pipeline.drop("sqaure"),
+    "rename": lambda pipeline: pipeline.rename({"sqaure": "m"}),
+}
+
+
+@pytest.mark.parametrize("name", ABSENT)
+@pytest.mark.parametrize(
+    "then", [lambda pipeline: pipeline, lambda pipeline: pipeline.map(negated)], ids=["end", "map"]
+)
+def test_a_column_that_no_row_has_had_is_an_error_when_all_have_come(session, name, then, small_pieces):
+    message = (
+        f"stage {name!r} reads the column 'sqaure', which the rows do not have there; they have: 'n', 'square'; "
+        "did you mean 'square'?"
+    )
+    pipeline = then(ABSENT[name](Pipeline().map(square)))
+    with refused(message, StageFailed) as caught:
+        session.run(pipeline, numbers(20))
+    assert len(caught.value.results["square"]) == 20
+    with refused(message, StageFailed):
+        list(session.stream_run(pipeline, numbers(20)))
+
+
+def test_a_column_that_some_row_has_or_that_nobody_can_know_of_is_no_error(session, small_pieces):
+    extra = [{"extra": n} if n % 2 else {} for n in range(20)]
+    assert list(session.stream_run(Pipeline().map(sometimes).keep("extra"), numbers(20))) == extra
+    for without_rows in (Pipeline().map(fails_at_three), Pipeline().map(square).where("square < 0")):
+        assert list(session.stream_run(without_rows.drop("more").keep("other"), [{"n": 3}])) == []
+
+
+def test_a_run_that_ends_before_its_time_says_so_and_not_that_a_column_is_missing(session):
+    pipeline = Pipeline().map(fails_at_three).keep("other")
+    with pytest.raises(SurveyStopped):
+        session.run(pipeline, numbers(20), on_failure="stop", group_size=1)
+
+
 def test_a_name_that_a_pipeline_gave_a_stage_is_the_one_in_its_errors(session):
     inner = Pipeline("inner").map(square).apply(lambda frame: 1 / 0, name="broken")
     with pytest.raises(StageFailed, match=r"^stage 'inner.broken'"):

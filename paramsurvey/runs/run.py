@@ -378,8 +378,10 @@ class Run:
             if survey.lane is not None:
                 self._loop.stir(survey.lane)
 
-    def _fail(self, name: str, exc: BaseException) -> None:
-        """A row-wise stage has raised: have the loop bring in what is finished, and end."""
+    def _fail(self, name: str, exc: BaseException, has_all: bool) -> None:
+        """A row-wise stage has raised, or has missed something in all rows: have the loop bring in what is finished."""
+        if has_all and self._loop.is_interrupted:  # these were all that came before the end
+            return
         if self._failure is None:
             self._failure = name, exc
         self._loop.interrupt()

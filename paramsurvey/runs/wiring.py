@@ -69,7 +69,7 @@ def wired(
     keep: Keep,
     allow_missing: bool,
     survey_of: Callable[[str, Map, int], Survey],
-    fail: Callable[[str, BaseException], None],
+    fail: Callable[[str, BaseException, bool], None],
     note_room: Callable[[Node], None],
 ) -> Wiring:
     """Make the nodes of a run, and what is between them.
@@ -87,7 +87,7 @@ def wired(
     survey_of : callable
         Makes the survey of a map stage, given its name, the stage, and its rank: those with a lower one go first.
     fail : callable
-        Called if a row-wise stage raises, with its name and the exception.
+        Called if a row-wise stage raises, with its name, the exception, and whether that is because of all its rows.
     note_room : callable
         Called with a node when an edge from it is no longer full.
     """
@@ -108,7 +108,7 @@ class _Assembly:
     psets: Mapping[str, Any]
     allow_missing: bool
     survey_of: Callable[[str, Map, int], Survey]
-    fail: Callable[[str, BaseException], None]
+    fail: Callable[[str, BaseException, bool], None]
     note_room: Callable[[Node], None]
     steps: Mapping[str, Step] = attrs.field(init=False)
     nodes: dict[str, Node] = attrs.field(init=False)

@@ -23,6 +23,8 @@ More things a stage may say, if it knows them:
 - ``fan_out``: how many rows a row-wise stage makes of each, if it is the same number for all.
 - ``keeps_labels``: whether a row-wise stage makes at most one row of each, which then keeps its label in the index of
   the results; by default its rows are numbered anew.
+- ``wants``: the columns that a row-wise stage expects in some rows, though a row may lack them. If none of its rows has
+  had one, the run says so when all have come, and ends with `StageFailed`.
 - ``is_blind``: whether a row-wise stage looks at no value, so large ones may stay where they were computed. By default
   all are brought to it.
 """
@@ -250,10 +252,7 @@ class Columns:
         """
         for name in names:
             if self.lacks(name):
-                raise StageError(
-                    f"stage {stage!r} reads the column {name!r}, which the rows do not have there; "
-                    f"they have: {listed(self.names)}"
-                )
+                raise StageError(f"stage {stage!r} {absent(name, self.names)}")
 
     def refuse(self, names: Iterable[Hashable], stage: str) -> None:
         """Refuse columns that are there already.
@@ -276,6 +275,24 @@ class Columns:
                     f"stage {stage!r} makes the column {name!r}, which the rows have already: give it another name, "
                     "or drop or rename the other one before"
                 )
+
+
+def absent(name: Hashable, names: Iterable[Hashable]) -> str:
+    """Say in a message that rows do not have a column which is read.
+
+    Parameters
+    ----------
+    name : column name
+        The column.
+    names : list of column names
+        Those that they have.
+    """
+    from paramsurvey.options import nearest  # only those who erred need it
+
+    there = list(names)
+    hint = nearest(str(name), [each for each in there if isinstance(each, str)])
+    text = f"reads the column {name!r}, which the rows do not have there; they have: {listed(there)}"
+    return f"{text}; {hint}" if hint else text
 
 
 UNKNOWN = Columns()

@@ -10,7 +10,7 @@ import numpy as np
 from paramsurvey.engine.columns import HOLE, Column, Hole, has_holes, pack, unpack
 from paramsurvey.errors import StageError
 from paramsurvey.options import shown
-from paramsurvey.stages.base import Columns, Parents, listed
+from paramsurvey.stages.base import Columns, Parents, absent
 from paramsurvey.tables import Table, series_with_holes
 
 
@@ -69,9 +69,7 @@ def refuse_holes(table: Table, name: Hashable, where: str, remedy: str) -> None:
     if not table.count:
         return
     if name not in table.keys:
-        raise StageError(
-            f"{where} reads the column {name!r}, which the rows do not have there; they have: {listed(table.keys)}"
-        )
+        raise StageError(f"{where} {absent(name, table.keys)}")
     column = table.column(name)
     if has_holes(column):
         row = next(row for row, value in enumerate(column) if value is HOLE)

@@ -8,8 +8,8 @@ a row depends on nothing but the row. It has three consequences.
   becomes NaN, and a parameter with a default is left out for the rows that lack the column. Mostly all rows are of one
   kind, and there is one call.
 - A column that a row lacks is no error where there is nothing to be done about it (`Drop`, `Keep`, `Rename`): whether
-  some other row of the slice has it is chance. It is refused where it is known ahead (`columns`), and where the row
-  itself cannot do without it.
+  some other row of the slice has it is chance. It is refused where it is known ahead (`columns`), where the row itself
+  cannot do without it, and, by the run, if in the end no row has had it (`wants`).
 - A column that is made may not be there already: of a row, too, this is asked, not of its slice.
 
 Whatever cannot be is refused by the constructors, and what columns there are is known ahead wherever it can be.
@@ -492,7 +492,8 @@ class Drop:
     Raises
     ------
     StageError
-        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them.
+        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them;
+        in the end, if no row has had it.
 
     Examples
     --------
@@ -511,6 +512,11 @@ class Drop:
     def __init__(self, *names: Any, name: str = "drop") -> None:
         name = stage_name(name)
         self.__attrs_init__(names_one_by_one(names, f"stage {name!r}"), name)
+
+    @property
+    def wants(self) -> Names:
+        """The columns that some row has to have."""
+        return self.reads
 
     @property
     def makes(self) -> Names:
@@ -547,7 +553,8 @@ class Keep:
     Raises
     ------
     StageError
-        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them.
+        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them;
+        in the end, if no row has had it.
 
     Examples
     --------
@@ -566,6 +573,11 @@ class Keep:
     def __init__(self, *names: Any, name: str = "keep") -> None:
         name = stage_name(name)
         self.__attrs_init__(names_one_by_one(names, f"stage {name!r}"), name)
+
+    @property
+    def wants(self) -> Names:
+        """The columns that some row has to have."""
+        return self.reads
 
     @property
     def makes(self) -> Names:
@@ -597,8 +609,8 @@ class Rename:
     Raises
     ------
     StageError
-        Now, if two columns would have one name; when the columns are known, if one is not among them; and if a new
-        name is that of a column which the rows have already.
+        Now, if two columns would have one name; when the columns are known, if one is not among them; in the end, if
+        no row has had it; and if a new name is that of a column which the rows have already.
 
     Examples
     --------
@@ -626,6 +638,11 @@ class Rename:
     def reads(self) -> Names:
         """The old names."""
         return tuple(old for old, _ in self.names)
+
+    @property
+    def wants(self) -> Names:
+        """The columns that some row has to have."""
+        return self.reads
 
     @property
     def makes(self) -> Names:

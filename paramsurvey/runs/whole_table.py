@@ -121,7 +121,7 @@ class TableNode(WholeNode):
         self.psets = WholeTable(table)
 
     def end_early(self) -> None:
-        """End a conversation before its time, and take what the stage has by then; in the middle of asking it may."""
+        """End a conversation in the middle of asking; take what the stage has by then, if it cares to say."""
         if self.talk is None or not self.asked:
             return
         try:

@@ -5,6 +5,7 @@ How it is opened, by `init` or when it is first needed, and closed; and what it 
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -19,11 +20,18 @@ class _Default:
     lock = threading.Lock()
 
 
+def _replace_the_lock() -> None:
+    """Forget who held the lock when this process was forked: a thread that is not here."""
+    _Default.lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_replace_the_lock)
+
+
 def default_session() -> Session:
-    """Return the default session; open it if nobody has called `init`."""
+    """Return the default session; open it if nobody has called `init`, or if this is a fork of who has."""
     with _Default.lock:
-        if _Default.session is None:
-            _Default.session = Session()
+        _Default.session = Session() if _Default.session is None else _Default.session.of_this_process()
         return _Default.session
 
 

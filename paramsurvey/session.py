@@ -209,6 +209,10 @@ class Session(Closing):
         """Return what the backend has to compute with."""
         return self._backend_for(self._options).resources()
 
+    def of_this_process(self) -> Session:
+        """Return this session; in a fork of the process that opened it, another one with the same options."""
+        return self if os.getpid() == self._owner else Session(**self._given)
+
     def close(self) -> None:
         """End what is running and the backends, and wait for their processes. Closing twice is allowed."""
         if os.getpid() != self._owner:  # a fork of the owner's process has no business with them
@@ -227,6 +231,8 @@ class Session(Closing):
         who : str
             What asks for it, in the message.
         """
+        if os.getpid() != self._owner:  # as in `close`
+            return
         with self._lock:
             if self._running:
                 raise SessionError(

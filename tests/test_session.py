@@ -1061,3 +1061,45 @@ os.waitpid(pid, 0)
 print(len(paramsurvey.map(lambda p, s, u: None, [{}])))
 """
     assert run_python("-W", "ignore", "-c", script) == "1\n"
+
+
+def test_a_forked_child_runs_surveys_in_a_default_session_of_its_own():
+    """It has the options of its parent's; what either does, the other does not notice."""
+    script = """
+import os, sys, paramsurvey
+paramsurvey.init(ncores=1, verbose=0)
+worker = lambda p, s, u: {"pid": os.getpid()}
+[before] = paramsurvey.map(worker, [{}]).to_dict()
+pid = os.fork()
+if pid == 0:
+    [inside] = paramsurvey.map(worker, [{}]).to_dict()
+    print(inside["pid"] != before["pid"], paramsurvey.current_core_count(), flush=True)
+    sys.exit(0)  # with all exit functions
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), paramsurvey.map(worker, [{}]).to_dict() == [before])
+"""
+    assert run_python("-W", "ignore", "-c", script) == "True 1\n0 True\n"
+
+
+def test_a_forked_child_cannot_use_the_workers_of_its_parent():
+    """Neither a session nor a stream; and if it ends with a stream half read, the parent's goes on."""
+    script = """
+import os, sys, paramsurvey
+from paramsurvey.errors import BackendError
+session = paramsurvey.Session(ncores=1, verbose=0)
+stream = session.stream(lambda p, s, u: {"b": -p["a"]}, [{"a": a} for a in range(100)], group_size=1)
+rows = [next(stream)]
+pid = os.fork()
+if pid == 0:
+    for use in (lambda: session.map(lambda p, s, u: None, [{}]), lambda: list(stream)):
+        try:
+            use()
+        except BackendError as error:
+            print(error, flush=True)
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len([*rows, *stream]), len(stream.results.missing), os.getpid())
+"""
+    *told, last = run_python("-W", "ignore", "-c", script).splitlines()
+    status, rows, missing, pid = last.split()
+    assert (status, rows, missing) == ("0", "100", "0")
+    belong = f"these worker processes belong to process {pid}, of which this one is a fork: open a session here, with "
+    assert told == [belong + "paramsurvey.Session()"] * 2

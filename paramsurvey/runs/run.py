@@ -12,6 +12,7 @@ It stands above the surveys, and below the session that opens backends and obser
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -100,6 +101,7 @@ class Run:
     only: str | None = None
     deadline: float | datetime | None = None
     observers: Sequence[Observer] = ()
+    _owner: int = attrs.field(factory=os.getpid, init=False)  # the process that runs it
     _wiring: Wiring = attrs.field(init=False)
     _loop: Loop = attrs.field(init=False)
     _sheltered: bool = attrs.field(default=False, init=False)  # no KeyboardInterrupt can strike the loop
@@ -208,8 +210,9 @@ class Run:
             reason = "terminated" if isinstance(exc, Terminated) else "interrupted"
             raise
         finally:
-            for survey in self.surveys:
-                survey.end(reason)
+            if os.getpid() == self._owner:  # not in a fork, at whose end a stream of the program's is left
+                for survey in self.surveys:
+                    survey.end(reason)
 
     @contextmanager
     def _journal_held(self) -> Iterator[None]:

@@ -106,6 +106,7 @@ class MultiprocessingBackend:
 
     def publish(self, obj: Any) -> PublishedFile:
         """Write a constant where every worker process can map it."""
+        self._pool.refuse_in_a_fork()
         return self._store.publish(obj)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, options: TaskOptions) -> Future[Any]:

@@ -172,6 +172,7 @@ class Pool:
     """
 
     def __init__(self, folder: Path, environment: dict[str, str], last_words: str = "") -> None:
+        self._owner = os.getpid()
         self._folder = folder
         self._last_words = last_words
         self._environment = environment
@@ -215,6 +216,7 @@ class Pool:
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], options: TaskOptions) -> Future[Any]:
         """Send a call to a process; a new one is started if none is idle."""
+        self.refuse_in_a_fork()
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()
         with self._lock:
@@ -252,6 +254,8 @@ class Pool:
 
     def kill(self, future: Future[Any]) -> None:
         """End the process that runs this call, and what it has started."""
+        if self._is_in_a_fork():
+            return
         with self._lock:
             process = self._tasks.get(future)
             if process is not None:
@@ -259,6 +263,8 @@ class Pool:
 
     def recall(self, future: Future[Any]) -> None:
         """Ask for the rows that this call has not begun."""
+        if self._is_in_a_fork():
+            return
         with self._lock:
             process = self._tasks.get(future)
             if process is None:
@@ -323,6 +329,21 @@ class Pool:
         except subprocess.TimeoutExpired:
             self._guard.kill()
             self._guard.wait()
+
+    def refuse_in_a_fork(self) -> None:
+        """Raise `BackendError` in a fork of the program, where nothing of this can be used.
+
+        What is done to the pipes and the guard there would reach the program's workers; the pool's thread is not there,
+        and its locks may be held for ever.
+        """
+        if self._is_in_a_fork():
+            raise BackendError(
+                f"these worker processes belong to process {self._owner}, of which this one is a fork: open a session "
+                "here, with paramsurvey.Session()"
+            )
+
+    def _is_in_a_fork(self) -> bool:
+        return os.getpid() != self._owner
 
     # Below here: with the lock
 
@@ -433,6 +454,7 @@ class Pool:
 
     def drive(self, until: Callable[[], object], timeout: float) -> None:
         """Do the pool's work in this thread until `until` returns something true, or for so many seconds."""
+        self.refuse_in_a_fork()
         if not self._take_reactor(timeout):
             return
         try:

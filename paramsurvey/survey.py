@@ -106,6 +106,7 @@ class Survey(Node):
     _parts: list[tuple[int, Part]] = attrs.field(factory=list, init=False)  # with the row at which each begins
     _began: float = attrs.field(default=0.0, init=False)
     _has_ended: bool = attrs.field(default=False, init=False)
+    _calls_out_func: bool = attrs.field(default=True, init=False)  # until Ctrl-C strikes in it
     _tell_at: float = attrs.field(default=0.0, init=False)
     _seconds: array[float] = attrs.field(factory=lambda: array("d"), init=False)  # measured, and not yet in `stats`:
     _counts: array[int] = attrs.field(factory=lambda: array("q"), init=False)  # one addition costs 80 us
@@ -432,6 +433,8 @@ class Survey(Node):
     def _call_out_func(self, user_ret: dict[str, Any]) -> None:
         options = self.options
         assert options.out_func is not None
+        if not self._calls_out_func:
+            return
         system_kwargs = {
             "name": self.name,
             "verbose": options.verbose,
@@ -444,7 +447,9 @@ class Survey(Node):
         except KeyboardInterrupt as exc:
             if not is_ctrl_c(exc):
                 raise
-            # the loop has been told already, and brings in what is finished
+            # the loop has been told already, and brings in what is finished; whoever waits for the end of a slow
+            # function does not wait for one call more for each of those rows
+            self._calls_out_func = False
         except Exception as exc:  # noqa: BLE001 - the survey outlives what its user's function raises
             self.progress.exceptions += 1
             self.tell(OutFuncFailed(self.name, safe_repr(exc), traceback.format_exc()))

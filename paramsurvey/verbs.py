@@ -80,7 +80,8 @@ def map(worker: Worker, psets: Any, **options: Any) -> MapResults:
         How many psets travel together; by default what suits their duration.
     out_func : callable, optional
         ``out_func(user_ret, system_kwargs, user_kwargs)``, called in this process with each result as it comes;
-        ``user_ret`` has the keys ``pset`` and ``result``, or ``pset``, ``exception`` and ``traceback``.
+        ``user_ret`` has the keys ``pset`` and ``result``, or ``pset``, ``exception`` and ``traceback``. It is not
+        called again after a Ctrl-C that has interrupted it.
     keep_results : bool, default True
         Whether the results are kept for the table.
     chdir : str, optional

@@ -277,6 +277,24 @@ def test_a_program_that_ends_without_closing_its_session_leaves_no_process(progr
     wait_until(lambda: not marked(mark), what=f"{marked(mark)} are gone")
 
 
+def test_ctrl_c_in_a_slow_out_func_is_its_last_call(program):
+    """The rows that have come with this one are in the results, and nobody waits for a call for each of them."""
+    text = """
+def slow(user_ret, system_kwargs, user_kwargs):
+    say("called")
+    time.sleep(3600)
+session = paramsurvey.Session(**options)
+try:
+    session.map(failing_workers.healthy, psets, out_func=slow, group_size=10)
+except Interrupted as exc:
+    say(len(exc.results.results) >= 10, len(exc.results.results) + len(exc.results.missing))
+"""
+    started = program(HEAD + text)
+    assert started.line() == "called"
+    started.process.send_signal(signal.SIGINT)
+    assert started.rest() == ["True 40"]
+
+
 def test_a_fork_of_the_driver_that_ends_does_not_end_its_session(program):
     text = """
 import warnings

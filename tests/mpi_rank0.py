@@ -64,6 +64,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
+def _grouped_automatically(request, monkeypatch):
+    """Leave the same out of tests that survey with one size after another."""
+    if hasattr(request.module, "GROUP_SIZES"):
+        monkeypatch.setattr(request.module, "GROUP_SIZES", {"automatic": None})
+
+
+@pytest.fixture(autouse=True)
 def _guards(request, monkeypatch):
     """Let tests find the guards; those that kill *the* guard find that of the only rank with workers."""
     if not hasattr(request.module, "guards"):

@@ -24,6 +24,7 @@ what is installed as editable is the user's), and not paramsurvey.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -99,7 +100,20 @@ class Editions(NamedTuple):
     reloads: int
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return taken_over, (os.getpid(), self.known, self.unknown, self.reloads)
+        return taken_over, (os.getpid(), *_packed(self.known))
+
+
+@lru_cache(maxsize=1)
+def _packed(known: tuple[Edition, ...]) -> tuple[bytes, bytes]:
+    """Return editions as bytes, and a digest by which a process knows that it has taken them over already.
+
+    They are the same for nearly all surveys of a program, and to unpickle the texts of some dozens of modules takes
+    longer than to run some hundreds of psets.
+    """
+    from hashlib import blake2b
+
+    data = pickle.dumps(known, pickle.HIGHEST_PROTOCOL)
+    return blake2b(data, digest_size=16).digest(), data
 
 
 class _Met(NamedTuple):
@@ -116,16 +130,17 @@ class _Book:
         self.met: dict[str, _Met] = {}
         self.not_users: set[str] = set()
         self.reloads = 0
+        self._seen: tuple[list[str], list[str]] = [], []  # all modules' names at the last look, and the user's
 
     def current(self) -> Editions:
         """Look at all modules; return the editions of the user's."""
         known, unknown = [], []
-        for name, module in list(sys.modules.items()):
-            if name in self.not_users:
-                continue
+        for name in self._users():
+            module: Any = sys.modules.get(name)
             spec: Any = getattr(module, "__spec__", None)
             if not _is_source_of_users(name, spec):
                 self.not_users.add(name)
+                self._seen = [], []  # the next time, without it
                 continue
             met = self.met.get(name)
             if met is None or met.spec is not spec:
@@ -135,6 +150,13 @@ class _Book:
             else:
                 known.append(met.edition)
         return Editions(tuple(known), tuple(unknown), self.reloads)
+
+    def _users(self) -> list[str]:
+        """Return the names of modules that may be the user's; those of all, a thousand, are nearly always the same."""
+        names, users = list(sys.modules), self._seen
+        if names != users[0]:
+            self._seen = users = names, [name for name in names if name not in self.not_users]
+        return users[1]
 
     def _meet(self, name: str, module: ModuleType, spec: Any) -> _Met:
         edition = _edition_on_disk(name, spec)
@@ -275,18 +297,23 @@ def _is_compiled_from_another(module: ModuleType, edition: Edition) -> bool:
 # --- in worker processes --------------------------------------------------------------------------
 
 
-def taken_over(program: int, known: Sequence[Edition], unknown: Sequence[str], reloads: int) -> Editions:
-    """Have this process import these editions from now on, unless it is the program itself.
+def taken_over(program: int, digest: bytes, packed: bytes) -> None:
+    """Have this process import these editions from now on, unless it is the program itself, or does so already."""
+    if program != os.getpid() and digest != _FINDER.digest:
+        take_over(pickle.loads(packed))
+        _FINDER.digest = digest
+
+
+def take_over(known: Sequence[Edition]) -> None:
+    """Have this process import these editions from now on.
 
     What it has imported of the user's is forgotten, if any of it is of another edition.
     """
-    if program != os.getpid():
-        _FINDER.editions = {each.name: each for each in known}
-        if _FINDER not in sys.meta_path:
-            sys.meta_path.insert(0, _FINDER)
-        if any(map(_is_here_otherwise, known)):
-            _forget_users_modules()
-    return Editions(tuple(known), tuple(unknown), reloads)
+    _FINDER.editions = {each.name: each for each in known}
+    if _FINDER not in sys.meta_path:
+        sys.meta_path.insert(0, _FINDER)
+    if any(map(_is_here_otherwise, known)):
+        _forget_users_modules()
 
 
 def _is_here_otherwise(edition: Edition) -> bool:
@@ -316,6 +343,7 @@ class _Finder:
 
     def __init__(self) -> None:
         self.editions: dict[str, Edition] = {}
+        self.digest = b""  # by which they are known
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, _target: object = None) -> ModuleSpec | None:
         """Return where to load a module from; None if that is for others to say."""

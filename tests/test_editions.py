@@ -176,16 +176,16 @@ def test_a_process_that_cannot_be_replaced_forgets_modules_of_another_edition(pr
     program = """
         import sys
         sys.path.insert(0, sys.argv[1])
-        from paramsurvey.editions import Edition, taken_over
+        from paramsurvey.editions import Edition, take_over
         import edited_other  # which imports the module below it
         assert edited_other.edited_below.K == 1
         path = sys.argv[1] + "/edited_below.py"
         for number in (2, 3):
             edition = Edition("edited_below", path, (0, number), b"K = %d" % number, False)
-            taken_over(-1, [edition], (), number)
+            take_over([edition])
             import edited_other
             assert edited_other.edited_below.K == number
-            taken_over(-1, [edition], (), number)
+            take_over([edition])
             assert sys.modules["edited_other"] is edited_other  # nothing new, nothing forgotten
     """
     project({"edited_other.py": "import edited_below\n", "edited_below.py": "K = 1\n"})

@@ -57,6 +57,15 @@ def test_no_chunk_is_more_than_half_of_a_slots_share_unless_it_is_over_in_no_tim
     assert size <= max(-(-remaining // (2 * slots)), LEAST_SECONDS / seconds)
 
 
+def test_the_last_chunks_are_of_one_size_and_no_small_one_is_left_over():
+    chunker = taught([(1000, 1000 * LEAST_SECONDS / 500, 0)], slots=2)  # 500 rows are worth sending
+    sizes, left = [], 2300
+    while left:
+        sizes.append(chunker.size(left))
+        left -= sizes[-1]
+    assert sizes == [575, 432, 431, 431, 431]
+
+
 def test_a_chunk_fills_the_target_time():
     chunker = taught([(100, 0.1, 0)], slots=2)
     assert chunker.size(10**6) == pytest.approx(TARGET_SECONDS / 0.001, abs=1)

@@ -22,7 +22,8 @@ from operator import mul
 import attrs
 
 TARGET_SECONDS = 0.1
-LEAST_SECONDS = 0.00025
+LEAST_SECONDS = 0.5e-3
+"""To send a chunk and to take what comes back costs a fifth of it, in which somebody else could have computed."""
 WORTH = 50
 TARGET_BYTES = 4 * 2**20
 TRIFLING_SECONDS = 0.5e-3
@@ -113,7 +114,7 @@ class Chunker:
         else:
             fair_share = -(-remaining // (2 * self.slots))
             least = max(LEAST_SECONDS, WORTH * self.cost)
-            wanted = min(self._rows_in(max(TARGET_SECONDS, least)), max(fair_share, self._rows_in(least)))
+            wanted = min(self._rows_in(max(TARGET_SECONDS, least)), max(fair_share, self._even_part(remaining, least)))
         return max(1, min(wanted, remaining, self.most or wanted))
 
     def can_share(self, remaining: int) -> bool:
@@ -122,6 +123,11 @@ class Chunker:
         if self.fixed is not None or share > (self.most or share) or not self._rows:
             return False
         return self._times.spread_of(share) <= EVEN_SECONDS and share <= self._rows_in(TARGET_SECONDS)
+
+    def _even_part(self, remaining: int, seconds: float) -> int:
+        """Return how many rows each has of equal chunks that take no longer than this: no small one is left over."""
+        chunks = max(1, -(-remaining // max(1, self._rows_in(seconds))))
+        return -(-remaining // chunks)
 
     def rows_done_in(self, seconds: float) -> float:
         """Tell how many rows a slot can run in such a time."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
-from itertools import chain, islice
+from itertools import chain
 from sys import getrefcount
 from time import perf_counter
 from types import CodeType, TracebackType
@@ -32,8 +32,8 @@ from paramsurvey.engine.columns import (
     all_have_exactly,
     columns_if_uniform,
     is_plain,
+    maker_of_psets,
     pset_at,
-    psets_of,
     spread,
     stacked,
     typed_as,
@@ -230,10 +230,10 @@ class ChunkRun:
     def to_the_end(self) -> Part:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
         system_kwargs = SystemKwargs(self)
-        source = psets_of(self.rows.keys, self.rows.columns, self.rows.count)
+        make = maker_of_psets(*self.rows[:3])
         size, together = 1, self.together
         batch: list[Pset] = []
-        while batch := batch or list(islice(source, size)):
+        while batch := batch or make(self.row, self.row + size):
             mean, done = self._run_batch(batch, system_kwargs)
             if done == 1 == len(batch) and self._takes_plain_row(batch[0]):
                 batch = []

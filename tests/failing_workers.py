@@ -226,6 +226,27 @@ def closes_all_files_and_opens_its_own(pset, context):
 
 
 @on_bad_psets
+def writes_a_byte_to_all_files(pset, context):
+    """They are those of this process: not the user's, which are the first three."""
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"!")
+        except OSError:
+            pass
+    return {"square": -1}
+
+
+@on_bad_psets
+def writes_a_kilobyte_to_all_files(pset, context):
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"\x03\0\0\0" * 256)
+        except OSError:
+            pass
+    return {"square": -1}
+
+
+@on_bad_psets
 def dies_in_a_thread(pset, context):
     thread = threading.Thread(target=os._exit, args=(9,))
     thread.start()
@@ -625,6 +646,12 @@ def leaves_a_program(pset, system_kwargs, user_kwargs):
 
 def _square(n: int) -> int:
     return n * n
+
+
+def has_a_shell_list_its_files(pset, system_kwargs, user_kwargs):
+    """Without `subprocess`, which closes what is above 2 by itself."""
+    os.system(f"ls /proc/self/fd > {user_kwargs['file']}")
+    return {"files": (Path(user_kwargs["file"])).read_text().split()}
 
 
 def starts_a_pool(pset, system_kwargs, user_kwargs):

@@ -92,6 +92,8 @@ CASES = [
     died(bad_workers.aborts, "SIGABRT"),
     died(bad_workers.closes_all_files_and_returns, "(closed its pipe|exit code)"),
     died(bad_workers.closes_all_files_and_hangs, "closed its pipe"),
+    died(bad_workers.writes_a_byte_to_all_files, "something of its own was written to its pipe"),
+    died(bad_workers.writes_a_kilobyte_to_all_files, "something of its own was written to its pipe"),
     died(bad_workers.dies_in_a_thread, "exit code 9"),
     died(bad_workers.leaves_children_and_dies, "exit code 7"),
     died(bad_workers.returns_what_kills_when_pickled, "exit code 7"),

@@ -288,6 +288,12 @@ def test_user_kwargs_that_cannot_be_pickled_are_refused_before_anything_runs(ses
 # That start others
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_programs_that_a_worker_starts_do_not_hold_its_pipes(session_on, tmp_path):
+    results = session_on().map(bad_workers.has_a_shell_list_its_files, [{}], user_kwargs={"file": tmp_path / "files"})
+    assert results.to_dict() == [{"files": ["0", "1", "2", "3"]}]  # the last is the folder that `ls` reads
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("worker", [bad_workers.starts_a_pool, bad_workers.leaves_a_pool])

@@ -277,3 +277,15 @@ def test_by_value_carries_what_main_defines(pipe):
     frame = encode(Kind.TASK, 1, namespace["double"], by_value=True)
     ((_, came),) = feed(pipe, [data_of(frame)])
     assert came.load()(4) == 8
+
+
+@pytest.mark.parametrize("stray", [b"!", b"\x03\0\0\0" * 6, bytes(24), b"a line of text\n" * 9])
+def test_what_is_no_frame_ends_the_reading_after_the_frames_before_it(pipe, stray):
+    """Nothing is read into a place of the size that it happens to say."""
+    reader = FrameReader(pipe[0])
+    first, *others = map(data_of, small_frames())
+    os.write(pipe[1], first + stray + b"".join(others))
+    assert contents(reader.read()) == expected(small_frames())[:1]
+    assert (reader.at_end, reader.is_garbled) == (True, True)
+    with io.BufferedReader(io.BytesIO(stray + first)) as whole:
+        assert read_frame(whole) is None

@@ -24,6 +24,8 @@ BAD = (57,)
 """One bad pset: three deaths of a Ray worker take two seconds."""
 
 NOT_ON_RAY = {
+    "writes_a_byte_to_all_files": "what is written to Ray's own connections is for Ray to survive",
+    "writes_a_kilobyte_to_all_files": "likewise",
     "closes_all_files_and_hangs": "a process that has closed its connections and goes on is not noticed",
     "terminates_its_group": "a worker process of Ray shares its group with others",
     "raises_after_a_signal": "worker processes of Ray do not listen to SIGINT",

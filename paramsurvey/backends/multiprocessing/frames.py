@@ -15,6 +15,10 @@ from typing import Any, BinaryIO, NamedTuple
 from paramsurvey.engine.pickling import Buffers, dumps, dumps_by_value
 
 _HEADER = Struct("<IIQQ")  # kind, number of buffers, ticket, length of the pickle
+_MARK = 0xF5C3_8E00
+"""Beside the kind of each frame: what does not have it is no frame, but was written by somebody who took the pipe for a
+file of theirs, as a C library does that goes on with a descriptor that was closed. Its lengths must not be believed."""
+_KIND = 0xFF
 _READ_AT_ONCE = 1 << 16  # a larger buffer costs more than the reading: it is mapped anew each time
 _PIPE_BYTES = 1 << 20
 _MOST_VECTORS = 64  # far below IOV_MAX everywhere
@@ -61,7 +65,7 @@ def encode(kind: Kind, ticket: int, obj: Any, *, by_value: bool = False) -> list
 
 def head_of(kind: int, ticket: int, body: Any, buffers: Sequence[Any]) -> bytes:
     """Return what goes before the body of a frame and its buffers."""
-    header = _HEADER.pack(kind, len(buffers), ticket, len(body))
+    header = _HEADER.pack(_MARK | kind, len(buffers), ticket, len(body))
     return header + b"".join(len(view).to_bytes(8, "little") for view in buffers) if buffers else header
 
 
@@ -113,11 +117,14 @@ class Outbox:
 
 
 def read_frame(pipe: BinaryIO) -> Frame | None:
-    """Read one frame from a blocking pipe; None at its end."""
+    """Read one frame from a blocking pipe; None at its end, and if there is something else in it."""
     head = pipe.read(_HEADER.size)
     if len(head) < _HEADER.size:
         return None
     kind, count, ticket, length = _HEADER.unpack(head)
+    if kind & ~_KIND != _MARK:
+        return None
+    kind &= _KIND
     lengths = [int.from_bytes(pipe.read(8), "little") for _ in range(count)]
     body = pipe.read(length)
     if len(body) < length:
@@ -141,6 +148,7 @@ class FrameReader:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.at_end = False
+        self.is_garbled = False  # it has ended because there was something else in the pipe
         self._pending = b""  # the beginning of a frame, or of its lengths
         self._frame: Frame | None = None  # whose buffers are being filled
         self._missing: deque[memoryview] = deque()  # where the next bytes go
@@ -191,6 +199,10 @@ class FrameReader:
             if start > len(data):
                 break
             kind, count, ticket, length = _HEADER.unpack_from(data, at)
+            if kind & ~_KIND != _MARK:
+                self.at_end = self.is_garbled = True
+                break
+            kind &= _KIND
             start += 8 * count
             if start > len(data):
                 break

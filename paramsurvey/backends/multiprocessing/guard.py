@@ -35,14 +35,40 @@ _OOM_SCORE = "/proc/self/oom_score_adj"
 def main(control_fd: int, slots_fd: int, slots: int) -> None:
     """Run the guard until the driver is gone. Started by `pool.start_guard`."""
     control = socket.socket(fileno=control_fd)
+    for fd in (control_fd, slots_fd):
+        os.set_inheritable(fd, False)
     length = int.from_bytes(_receive(control, 8), "little")
     setup = pickle.loads(_receive(control, length))
     sys.path[:] = setup["sys_path"]
-    guard = Guard(control, slot.attach(slots_fd, slots), setup["folder"], setup["last_words"])
+    shared = slot.attach(slots_fd, slots)
+    guard = Guard(control, shared, _descriptors_of(slots_fd), setup["folder"], setup["last_words"])
     gc.collect()
     gc.freeze()  # what is here now is shared with every worker; collecting would copy it
     guard.run()
     child.leave()  # the driver waits for this process to end, and taking an interpreter down takes longer than all else
+
+
+def _descriptors_of(slots_fd: int) -> list[int]:
+    """Return all descriptors of the shared file: a mapping keeps one of its own."""
+    found, this = [], os.fstat(slots_fd)
+    for fd in range(3, slots_fd + 16):  # this process has just begun, and numbers are given from below
+        try:
+            if os.path.samestat(os.fstat(fd), this):
+                found.append(fd)
+        except OSError:
+            pass
+    return found
+
+
+def _point_nowhere(fds: list[int]) -> None:
+    """Have nothing happen if a worker's function writes to descriptors that are not its own.
+
+    They are not closed, because somebody still counts on each: the mapping of the shared file on that of its own.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        os.dup2(nowhere, fd, inheritable=False)
+    os.close(nowhere)
 
 
 def _receive(control: socket.socket, count: int) -> bytes:
@@ -58,9 +84,12 @@ def _receive(control: socket.socket, count: int) -> bytes:
 class Guard:
     """Owns the worker processes."""
 
-    def __init__(self, control: socket.socket, shared: memoryview, folder: str, last_words: str) -> None:
+    def __init__(
+        self, control: socket.socket, shared: memoryview, slots_fds: list[int], folder: str, last_words: str
+    ) -> None:
         self.control = control
         self.shared = shared
+        self.slots_fds = slots_fds
         self.folder = folder
         self.last_words = last_words
         self.parent = os.getppid()
@@ -91,6 +120,8 @@ class Guard:
     def _serve(self) -> bool:
         """Deal with one message; return False at the end of the connection."""
         data, fds, _, _ = socket.recv_fds(self.control, MESSAGE.size, 2)
+        for fd in fds:
+            os.set_inheritable(fd, False)  # no program that a worker starts should find them
         if not data:
             return False
         data += _receive(self.control, MESSAGE.size - len(data))
@@ -127,6 +158,7 @@ class Guard:
                 os._exit(child.DRIVER_IS_GONE)
             for sock in (self.control, self.wakeup, self._wake):
                 sock.close()
+            _point_nowhere(self.slots_fds)
             _prefer_for_memory_kill()
             child.serve(tasks, results, slot.words_of(self.shared, place))
             code = 0

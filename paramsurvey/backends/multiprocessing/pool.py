@@ -88,6 +88,7 @@ _GRACE = {None: 2.0, LOADING: 60.0}
 """Seconds that a process has beyond the ``timeout`` to begin a task at all, and to import what the worker needs."""
 _WITH_THE_GUARD = "the process that starts the worker processes was killed, and they with it"
 _CLOSED_ITS_PIPE = "it closed its pipe to the driver, and was ended"
+_WROTE_TO_ITS_PIPE = "something of its own was written to its pipe to the driver, and it was ended"
 
 Completion: TypeAlias = Callable[[], None]
 """Something to be called without the lock: a future's end, a part's announcement."""
@@ -580,6 +581,8 @@ class Pool:
             with self._lock:
                 if process.number in self._processes:
                     self._note_end_of_pipe(process)
+                    if process.reader.is_garbled:
+                        self._kill(process, lambda index: _died(index, _WROTE_TO_ITS_PIPE))
 
     def _read(self, process: Process) -> None:
         for frame in process.reader.read():

@@ -23,7 +23,8 @@ from stopwatch import Stopwatch
 from test_failures import GROUP_SIZES, assert_healthy, assert_still_works, log_prefix, session_on
 
 import paramsurvey
-from paramsurvey.engine.records import TaskOptions
+from paramsurvey.backends.multiprocessing import pool as pool_module
+from paramsurvey.engine.records import Displaced, Killed, TaskOptions
 from paramsurvey.errors import BackendError, WorkerError, WorkerStartError
 from paramsurvey.testing.submitted import Submitted
 
@@ -490,6 +491,57 @@ def test_idle_workers_that_do_not_leave_do_not_block_the_end(session_on):
         process.send_signal(signal.SIGSTOP)
     session.close()
     assert workers() == []
+
+
+def only_killed(guard: Any) -> None:
+    """Have this process be stopped for good: nothing but SIGKILL reaches it."""
+    send = guard.send_signal
+    send(signal.SIGSTOP)
+    guard.send_signal = lambda number: send(number) if number == signal.SIGKILL else None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GUARD_ASKED_SECONDS", "GUARD_DISMISSED_SECONDS", "GUARD_PATIENCE_SECONDS"):
+        monkeypatch.setattr(pool_module, name, getattr(pool_module, name) / 10)
+
+
+@pytest.mark.parametrize(
+    "stop", [lambda guard: guard.send_signal(signal.SIGSTOP), only_killed], ids=["once", "for good"]
+)
+@pytest.mark.parametrize("at", ["idle", "busy"])
+@pytest.mark.usefixtures("impatient")
+def test_a_guard_that_was_stopped_does_not_block_the_end(session_on, stop, at, tmp_path):
+    session = session_on()
+    assert_still_works(session)
+    backend = session._backend_for(session._options)
+    if at == "busy":
+        future = backend.submit(plain_workers.waits_for, tmp_path / "never", options=TaskOptions())
+        wait_until(lambda: (tmp_path / "never.awaited").exists())
+    there = [*workers(), *guards()]
+    stop(backend._pool._guard)
+    session.close()
+    wait_until(lambda: not any(map(is_running, there)))  # orphans are reaped by others
+    if at == "busy":
+        assert isinstance(future.exception(0), Killed | Displaced)
+
+
+@pytest.mark.parametrize(
+    "stop", [lambda guard: guard.send_signal(signal.SIGSTOP), only_killed], ids=["once", "for good"]
+)
+@pytest.mark.usefixtures("impatient")
+def test_a_guard_that_is_stopped_during_a_survey_is_continued_or_replaced(session_on, stop, tmp_path):
+    """Else no deadline would be kept and no process started, without end."""
+    session = session_on()
+    assert_still_works(session)
+    guard = session._backend_for(session._options)._pool._guard
+    stop(guard)
+    psets = [{"n": n, "bad": n == 3} for n in range(40)]
+    results = session.map(bad_workers.sleeps, psets, timeout=0.2, user_kwargs={"folder": str(tmp_path)})
+    assert_healthy(results, [pset for pset in psets if not pset["bad"]], 40)
+    assert results.missing["_kind"].tolist() == ["timeout"]
+    assert (guard.poll() is None) == (guard is session._backend_for(session._options)._pool._guard)
+    assert_still_works(session)
 
 
 def test_a_worker_that_hangs_at_its_exit_does_not_block_the_end(session_on):

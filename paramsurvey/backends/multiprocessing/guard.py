@@ -7,7 +7,8 @@ no user code, so forking it is safe and takes a millisecond.
 The driver talks to it over a pair of sockets, in fixed-size messages; new workers' pipes travel with the message. When
 the driver's end closes, or the guard finds that its parent is another (a fork of the driver may hold the socket open),
 it kills every group and ends. If the guard itself is killed, the system kills the workers (``PR_SET_PDEATHSIG``, where
-there is one), and the driver kills their groups.
+there is one), and the driver kills their groups. A guard that is there and does nothing, because somebody has stopped
+it, would keep the driver from ending: it is continued, and if that does not help, killed (`Pool._mind_the_guard`).
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ class Guard:
             for pid, worker in self.workers.items():
                 if worker == number:
                     _kill_group(pid)
+        elif verb == Verb.READY:
+            self._tell(Verb.READY, 0, os.getpid())
         return True
 
     def _start(self, number: int, place: int, tasks: int, results: int) -> None:

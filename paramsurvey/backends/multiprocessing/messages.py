@@ -15,4 +15,4 @@ class Verb(IntEnum):
     KILL = 2  # driver: kill a worker's group
     STARTED = 3  # guard: word is the process number
     ENDED = 4  # guard: word is the exit code, or minus the signal
-    READY = 5  # guard: it is there
+    READY = 5  # guard: it is there; driver: is it?

@@ -26,6 +26,16 @@ A process has ended only when the guard says so, which may be later than the end
 frames read and its tasks resolved, so a part that was written before a death is never lost.
 
 A task's end is decided in one place, `_resolve`: a result frame, or the end of its process.
+
+Who ends what
+-------------
+The guard owns the worker processes, and this pool owns the guard; each is ended by its owner, with SIGKILL in the end,
+which a stopped process obeys as well. So a worker that was stopped (SIGSTOP) is killed by the guard like one that
+hangs: at its deadline, or when the pool closes. And a guard that was stopped is for the pool to deal with. While it
+owes an answer (a process to be started or killed), it is asked for a sign of life; if it gives none, it is continued,
+and, if that does not help, killed. What follows is the same as if somebody else had killed it (`_guard_is_gone`): its
+workers end with it, and rows go to others. A process that cannot be killed, because it waits for a disk, is no reason
+for that: its guard answers.
 """
 
 from __future__ import annotations
@@ -80,7 +90,12 @@ would hold the interpreter's lock that it needs for that, and nobody would read 
 MOST_GUARDS = 3
 PIPE_GRACE_SECONDS = 0.5
 LEAVE_SECONDS = 1.0
+GUARD_ASKED_SECONDS = 2.0
+"""So long does the guard owe an answer before it is asked whether it is there,"""
 GUARD_PATIENCE_SECONDS = 30.0
+"""so long before it is killed,"""
+GUARD_DISMISSED_SECONDS = 6.0
+"""and so long if nobody wants anything of it any more but its end."""
 MOST_SLOTS = 4096
 MOST_SELECTED = 1024
 """`select`, which alone can wait for microseconds, knows no higher descriptors."""
@@ -195,6 +210,9 @@ class Pool:
         self._closing = False
         self._broken: str | None = None
         self._guards_lost = 0  # in a row, before one was ready
+        self._guard_is_ready = False
+        self._guard_silent = 0.0  # for how many seconds it has owed an answer and not said anything
+        self._guard_minded = 0.0  # when that was last looked at
         self._wakeup, self._wake = socket.socketpair()
         self._wakeup.setblocking(False)
         self._wake.setblocking(False)
@@ -315,11 +333,12 @@ class Pool:
         """Tell the guard that there is nothing more to do, and wait for its end.
 
         Its end of the connection closes with it. That is waited for first, because `Popen.wait` with a time-out sleeps
-        for ever longer between two looks.
+        for ever longer between two looks. Nothing is lost if it has to be killed: there are no workers any more.
         """
         try:
+            self._guard.send_signal(signal.SIGCONT)  # it may have been stopped
             self._control.shutdown(socket.SHUT_WR)
-            self._control.settimeout(GUARD_PATIENCE_SECONDS)
+            self._control.settimeout(GUARD_DISMISSED_SECONDS)
             while self._control.recv(4096):
                 pass
         except OSError:  # it takes too long, or is gone already
@@ -387,8 +406,8 @@ class Pool:
         try:
             message = MESSAGE.pack(Verb.START, process.number, place)
             socket.send_fds(self._control, [message], [child_reads, child_writes])
-        except OSError:  # the guard is gone; its end is noticed by the pool's thread, which resolves all tasks
-            pass
+        except OSError:  # the guard is gone, or has not read for long; the pool's thread then resolves all tasks
+            self._guard.kill()
         finally:
             os.close(child_reads)
             os.close(child_writes)
@@ -444,8 +463,8 @@ class Pool:
     def _tell_guard(self, verb: Verb, number: int) -> None:
         try:
             self._control.sendall(MESSAGE.pack(verb, number, 0))
-        except OSError:  # the guard is gone; see _start
-            pass
+        except OSError:  # the guard is gone, or as good as gone; see _start
+            self._guard.kill()
 
     def _wake_up(self) -> None:
         try:
@@ -656,9 +675,28 @@ class Pool:
                     self._kill(process, lambda _index: Killed("it did not leave"))
                 if process.tasks and process.ending is None:
                     pause = min(pause, self._look_at(process, now, completions))
+            self._mind_the_guard(now)
         for completion in completions:
             completion()
         return pause
+
+    def _mind_the_guard(self, now: float) -> None:
+        """See whether the guard does what it was told; if it gives no sign of life, have it continued, or replaced.
+
+        What counts is time in which this process was running, too: both may have been stopped, with the whole machine.
+        A guard that is yet to start may take any time for that, and is never killed before all is over.
+        """
+        passed, self._guard_minded = min(now - self._guard_minded, 2 * TICK_SECONDS), now
+        if not any(process.pid is None or process.ending is not None for process in self._processes.values()):
+            self._guard_silent = 0.0
+            return
+        before, self._guard_silent = self._guard_silent, self._guard_silent + passed
+        if before < GUARD_ASKED_SECONDS <= self._guard_silent:
+            self._tell_guard(Verb.READY, 0)
+            self._guard.send_signal(signal.SIGCONT)
+        patience = GUARD_DISMISSED_SECONDS if self._closing else GUARD_PATIENCE_SECONDS
+        if self._guard_silent >= patience and (self._guard_is_ready or self._closing):
+            self._guard.kill()
 
     def _look_at(self, process: Process, now: float, completions: list[Completion]) -> float:
         index = process.current_index()
@@ -717,12 +755,13 @@ class Pool:
         if not data:
             self._guard_is_gone()
             return
+        self._guard_silent = 0.0
         data = self._control_data + data
         whole = len(data) // MESSAGE.size * MESSAGE.size
         self._control_data = data[whole:]
         for verb, number, word in MESSAGE.iter_unpack(data[:whole]):
             if verb == Verb.READY:
-                self._guards_lost = 0
+                self._guards_lost, self._guard_is_ready = 0, True
             elif verb == Verb.STARTED:
                 with self._lock:
                     if number in self._processes:
@@ -788,6 +827,7 @@ class Pool:
         with self._lock:
             self._control.close()
             self._guard.wait()
+            self._guard_is_ready, self._guard_silent = False, 0.0
             self._guards_lost += 1
             if self._guards_lost >= MOST_GUARDS:
                 self._broken = f"the guard process of the pool has died {MOST_GUARDS} times; open a new session"
@@ -906,6 +946,7 @@ def start_guard(
         start_new_session=True,
     )
     theirs.close()
+    ours.settimeout(GUARD_PATIENCE_SECONDS)  # for what is sent: nobody may wait for ever for a guard that does not read
     setup = pickle.dumps({"sys_path": list(sys.path), "folder": str(folder), "last_words": last_words})
     try:
         ours.sendall(len(setup).to_bytes(8, "little") + setup)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from paramsurvey.engine.columns import Keys, Pset
     from paramsurvey.engine.dispatcher import Taken
     from paramsurvey.stages.base import RowStage
+    from paramsurvey.stages.trial import Trial
     from paramsurvey.tables import Table
 
     Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
@@ -251,10 +252,15 @@ class RowNode(StepNode):
     _unseen: set[Hashable] = attrs.field(init=False)  # what it wants and no row has had
     _there: dict[Hashable, None] | None = attrs.field(default=None, init=False)  # what they had, if any has come
     _making: Iterator[Rows] | None = attrs.field(default=None, init=False)
-    _numbers: Any = attrs.field(default=None, init=False)
+    _piece: Piece | None = attrs.field(default=None, init=False)  # of which it is making
+    _trial: Trial | None = attrs.field(default=None, init=False)  # as long as the stage is tried out
 
     def __attrs_post_init__(self) -> None:
         self._unseen = set(getattr(self.stage, "wants", ()))
+        if getattr(self.stage, "looks_around", False):
+            from paramsurvey.stages.trial import Trial
+
+            self._trial = Trial(self.stage)  # type: ignore[arg-type] # only those say so
 
     def step(self) -> bool:
         """Make one more piece of what has come; a piece without rows is a step, too."""
@@ -275,14 +281,18 @@ class RowNode(StepNode):
             made = self.stage.rows(piece.table)
             if not isinstance(made, Iterable):
                 raise StageError(f"its rows() gave {safe_repr(made)[:80]}: it should yield Rows(table, parents)")
-            self._making, self._numbers = iter(made), piece.numbers
+            self._making, self._piece = iter(made), piece
         rows = next(self._making, None)
         if rows is not None and not isinstance(rows, Rows):
             raise StageError(f"its rows() gave {safe_repr(rows)[:80]}: it should yield Rows(table, parents)")
-        if rows is None:
-            self._making = None
-        elif rows.table.count:
-            self.give(rows.table, self._numbers[rows.parents])
+        assert self._piece is not None
+        if rows is not None:
+            if rows.table.count:
+                self.give(rows.table, self._piece.numbers[rows.parents])
+            return True
+        done, self._piece, self._making = self._piece, None, None
+        if self._trial is not None and not self._trial.goes_on(done.table):
+            self._trial = None
         return True
 
     def _look_for_what_it_wants(self, table: Table) -> None:

@@ -25,6 +25,8 @@ More things a stage may say, if it knows them:
   the results; by default its rows are numbered anew.
 - ``wants``: the columns that a row-wise stage expects in some rows, though a row may lack them. If none of its rows has
   had one, the run says so when all have come, and ends with `StageFailed`.
+- ``looks_around``: whether what comes of a row might depend on others after all, because a function of the user's says
+  so. A run then tries that out on its first rows (`stages.trial`).
 - ``is_blind``: whether a row-wise stage looks at no value, so large ones may stay where they were computed. By default
   all are brought to it.
 """

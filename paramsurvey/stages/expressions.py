@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -84,8 +84,26 @@ _OF_ALL_ROWS: Final = frozenset(
 """What looks at several rows of a column: in a slice, at those that happen to be there."""
 
 
-def compiled(text: str, *, per_row: bool, where: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
-    """Return the function of which an expression is the body, and its parameters: the columns that it names.
+class Compiled(NamedTuple):
+    """An expression as a function.
+
+    Attributes
+    ----------
+    function : callable
+        The function of which it is the body.
+    columns : tuple of str
+        Its parameters: the columns that it names.
+    looks_around : bool
+        Whether there is anything in it, beside operators, that might look at several rows.
+    """
+
+    function: Callable[..., Any]
+    columns: tuple[str, ...]
+    looks_around: bool
+
+
+def compiled(text: str, *, per_row: bool, where: str) -> Compiled:
+    """Return an expression as a function.
 
     Parameters
     ----------
@@ -103,15 +121,16 @@ def compiled(text: str, *, per_row: bool, where: str) -> tuple[Callable[..., Any
 
     Examples
     --------
-    >>> area, columns = compiled("width * height", per_row=True, where="stage 'derive'")
-    >>> columns, area(width=2, height=3)
-    (('width', 'height'), 6)
+    >>> area, columns, looks_around = compiled("width * height", per_row=True, where="stage 'derive'")
+    >>> columns, area(width=2, height=3), looks_around
+    (('width', 'height'), 6, False)
     """
     shape = _parsed(text, where)
     names = _columns_in(shape)
     _refuse_unknown(shape, text, where)
-    known = _KNOWN
+    known, looks_around = _KNOWN, False
     if not per_row:
+        looks_around = any(isinstance(node, ast.Call | ast.Attribute | ast.Subscript) for node in ast.walk(shape))
         _refuse_row_by_row(shape, text, where)
         shape, known = _Exact().visit(shape), {**_KNOWN, **OPERATORS}
     parameters = ast.arguments(
@@ -120,7 +139,7 @@ def compiled(text: str, *, per_row: bool, where: str) -> tuple[Callable[..., Any
     function = ast.fix_missing_locations(ast.Expression(ast.Lambda(parameters, shape)))
     code = compile(function, f"<{text}>", "eval")
     # What is evaluated is a part of the user's own program; the names are fenced in against slips, not against malice.
-    return eval(code, {"__builtins__": {}, **known}), names  # noqa: S307
+    return Compiled(eval(code, {"__builtins__": {}, **known}), names, looks_around)  # noqa: S307
 
 
 class _Exact(ast.NodeTransformer):

@@ -44,6 +44,8 @@ class Reader:
         Those for which it has a default.
     takes_rest : bool
         Whether it takes all others, too.
+    looks_around : bool
+        Whether it might look at other rows than the one that it computes a value for.
     """
 
     func: Callable[..., Any] = attrs.field(repr=False)
@@ -52,6 +54,7 @@ class Reader:
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     takes_rest: bool = False
+    looks_around: bool = False
 
     def values(self, table: Table, where: str) -> Column:
         """Compute a value for every row.
@@ -159,8 +162,8 @@ def _described(error: Exception) -> str:
 def reader_of(given: Any, per_row: bool, where: str) -> Reader:
     """Make a reader of a function or an expression."""
     if isinstance(given, str):
-        func, columns = compiled(given, per_row=per_row, where=where)
-        return Reader(func, f"the expression {given!r}", per_row, required=columns)
+        func, columns, looks_around = compiled(given, per_row=per_row, where=where)
+        return Reader(func, f"the expression {given!r}", per_row, required=columns, looks_around=looks_around)
     if not callable(given):
         raise StageError(
             f"{where}: {shown(given)}, of type {type(given).__name__}, is neither a function of columns, such as "
@@ -185,6 +188,7 @@ def reader_of(given: Any, per_row: bool, where: str) -> Reader:
         required=tuple(parameter.name for parameter in named if parameter.default is parameter.empty),
         optional=tuple(parameter.name for parameter in named if parameter.default is not parameter.empty),
         takes_rest=len(named) < len(parameters),
+        looks_around=not per_row,
     )
 
 

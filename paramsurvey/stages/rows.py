@@ -202,7 +202,8 @@ class Derive:
 
     A function of columns is called with any slices of the rows, in which all values of a column have the same type.
     So a value may depend only on those of its own row: a mean or a cumulated sum would be those of a slice
-    (`Apply` is for them).
+    (`Apply` is for them). A run tries that out with its first rows, which it computes once more, and refuses such a
+    function (`stages.trial`).
 
     Parameters
     ----------
@@ -278,6 +279,11 @@ class Derive:
     def makes(self) -> Names:
         """The new columns."""
         return tuple(new.name for new in self.new)
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether what comes of a row might depend on others, which a run tries out."""
+        return any(new.reader.looks_around for new in self.new)
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are, and the new ones."""
@@ -419,6 +425,11 @@ class Where:
     def makes(self) -> Names:
         """No column."""
         return ()
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether what comes of a row might depend on others, which a run tries out."""
+        return isinstance(self.condition, Reader) and self.condition.looks_around
 
     def columns(self, *inputs: Columns) -> Columns:
         """Return those that there are."""

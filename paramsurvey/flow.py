@@ -36,8 +36,9 @@ from paramsurvey.asking import Asked
 from paramsurvey.engine.records import ChunkRows, of_keys
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
+from paramsurvey.options import nearest
 from paramsurvey.psets import SLAB, PsetSource, plain_dicts
-from paramsurvey.stages.base import Columns, Rows
+from paramsurvey.stages.base import Rows, absent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
     from paramsurvey.tables import Table
 
     Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+NEARLY = 0.8
+"""As like another as this is a name that was probably misspelt; what is only suggested need not be so like."""
 
 FULL = 4 * SLAB
 """So many rows on an edge that nobody has pulled, and no more are made for it."""
@@ -250,7 +254,7 @@ class RowNode(StepNode):
     producer: Node
     fail: Callable[[str, BaseException, bool], None]  # if the stage raises; whether all has come
     _unseen: set[Hashable] = attrs.field(init=False)  # what it wants and no row has had
-    _there: dict[Hashable, None] | None = attrs.field(default=None, init=False)  # what they had, if any has come
+    _there: dict[Hashable, None] = attrs.field(factory=dict, init=False)  # the columns that rows have had so far
     _making: Iterator[Rows] | None = attrs.field(default=None, init=False)
     _piece: Piece | None = attrs.field(default=None, init=False)  # of which it is making
     _trial: Trial | None = attrs.field(default=None, init=False)  # as long as the stage is tried out
@@ -276,7 +280,7 @@ class RowNode(StepNode):
             piece = self.edge.next()
             if piece is None:
                 return False
-            if self._unseen and piece.table.count:
+            if self._unseen:
                 self._look_for_what_it_wants(piece.table)
             made = self.stage.rows(piece.table)
             if not isinstance(made, Iterable):
@@ -298,20 +302,28 @@ class RowNode(StepNode):
     def _look_for_what_it_wants(self, table: Table) -> None:
         from paramsurvey.tables import first_row
 
-        there = [key for key, column in zip(table.keys, table.columns, strict=True) if first_row(column) >= 0]
+        columns = zip(table.keys, table.columns, strict=True)
+        there = [key for key, column in columns if table.count and first_row(column) >= 0]
         self._unseen.difference_update(there)
-        self._there = {**(self._there or {}), **dict.fromkeys(there)}
+        self._there.update(dict.fromkeys(there))
 
     def note_end(self) -> None:
-        """It is over if nothing comes in and nothing is being made; by then, some row should have had what it wants."""
+        """It is over if nothing comes in and nothing is being made."""
         if self.is_over or self._making is not None or not self.edge.closed:
             return
         self.is_over = True
-        if self._there is not None:
-            try:
-                Columns(tuple(self._there), open=False).need(sorted(self._unseen, key=str), self.name)
-            except StageError as exc:
-                self.fail(self.name, exc, True)
+        if (name := self._misspelt()) is not None:
+            self.fail(self.name, StageError(f"stage {self.name!r} {absent(name, self._there)}"), True)
+
+    def _misspelt(self) -> Hashable | None:
+        """Return a column that it wants, that no row has had, and that is nearly called like one that rows have.
+
+        Others that no row has had may be answers that are given sometimes, and were not this time.
+        """
+        others = [
+            each for each in self._there if isinstance(each, str) and each not in getattr(self.stage, "wants", ())
+        ]
+        return next((name for name in self._unseen if nearest(str(name), others, cutoff=NEARLY)), None)
 
 
 def edge_from(producer: Node) -> Edge | Cursor:

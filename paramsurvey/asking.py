@@ -225,7 +225,7 @@ class Asked:
         block.left -= 1
         row = lost.row - block.start
         if block.number is None:
-            block.lost.append(attrs.evolve(lost, row=row))
+            block.lost.append(lost._replace(row=row))
             return
         number = block.number + row
         self._lost.append((number, lost.failure))

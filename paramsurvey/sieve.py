@@ -166,7 +166,7 @@ class Sieve:
     def _told(self, lost: Lost, start: int) -> Lost:
         """Return a row that was lost in an earlier run as one of this one."""
         facts = tuple((key, value) for key, value in lost.failure.facts if key in self.details)
-        return attrs.evolve(lost, row=start + lost.row, failure=lost.failure._replace(facts=facts))
+        return lost._replace(row=start + lost.row, failure=lost.failure._replace(facts=facts))
 
     def rows(self, start: int, stop: int, attempt: int) -> ChunkRows:
         """Return some rows as a chunk carries them."""
@@ -205,7 +205,7 @@ class Sieve:
         for slab, first, stop in self._cuts(taken.start, taken.start + taken.part.count):
             start = slab.start + first - taken.start
             piece, lost = share_of(taken, start, start + stop - first)
-            lost = [attrs.evolve(one, row=self.number(one.row)) for one in lost]
+            lost = [one._replace(row=self.number(one.row)) for one in lost]
             if slab.numbers is None:
                 yield taken._replace(start=slab.first + first, part=piece, lost=lost)
             else:

@@ -436,7 +436,7 @@ class _Timing:
         self.count = 0
         self.ticks = 0
         self.longest = -math.inf
-        self.counts = np.zeros(_bin(_LONGEST_US / 1e6) + 1, dtype=np.int64)
+        self.counts = np.zeros(2 * _HALF, dtype=np.int64)
 
     def add(self, times: _Times) -> None:
         import numpy as np
@@ -444,7 +444,16 @@ class _Timing:
         self.count += times.number
         self.ticks += times.ticks
         self.longest = max(self.longest, times.longest)
+        self._make_room(_bin(self.longest) + 1)
         np.add.at(self.counts, times.bins, times.counts)  # unlike +=, right for a bin that comes twice
+
+    def _make_room(self, bins: int) -> None:
+        """Have that many bins, at least: for all that there can be, the system would have to clear 200 kB."""
+        import numpy as np
+
+        if bins > len(self.counts):
+            before, self.counts = self.counts, np.zeros(max(bins, 2 * len(self.counts)), dtype=np.int64)
+            self.counts[: len(before)] = before
 
     def times(self) -> _Times:
         bins = self.counts.nonzero()[0]

@@ -329,7 +329,7 @@ class Survey(Node):
         if self.sieve is None:
             return lost
         self.sieve.record_lost(lost)
-        return attrs.evolve(lost, row=self.sieve.number(lost.row))
+        return lost._replace(row=self.sieve.number(lost.row))
 
     def deliver(self, taken: Taken) -> None:
         """Send finished rows on."""

@@ -266,7 +266,8 @@ def test_a_row_that_always_dies_is_lost_alone():
     driven.backend.at_submit = die_at_two
     driven.to_the_end()
     assert driven.answers == expected(5, {2})
-    assert driven.lost == {2: Lost(2, Failure("died", "gone"), 3)}
+    died = Failure("died", "gone")
+    assert driven.lost == {2: Lost(2, died, 3, (died, died))}
 
 
 def test_a_deadline_loses_its_row():
@@ -296,7 +297,7 @@ def test_what_raised_is_tried_again_as_often_as_asked():
     assert (again.values, again.rows.attempt) == ([1], 2)
     again.finish(0, [(0, raised)])
     driven.step()
-    assert driven.lost == {1: Lost(1, raised, 2)}
+    assert driven.lost == {1: Lost(1, raised, 2, (raised,))}
     assert driven.step() == "the end"
 
 

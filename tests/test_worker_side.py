@@ -418,6 +418,19 @@ def test_a_traceback_has_the_workers_frames_and_none_of_ours(worker, count):
         assert os.path.join("engine", "worker.py") not in failure.traceback
 
 
+def made_in(file):
+    """Return the same function as if it stood in that file: its code is equal to that in another."""
+    names = {}
+    exec(compile("def refuse(pset, _system, _user):\n    raise LookupError", file, "exec"), names)
+    return names["refuse"]
+
+
+def test_tracebacks_of_equal_code_in_two_files_have_each_its_own_file():
+    one, other = (Ran(made_in(file), numbered(2)).failures[1].traceback for file in ("one.py", "other.py"))
+    assert 'File "one.py", line 2' in one
+    assert 'File "other.py", line 2' in other
+
+
 def test_a_traceback_of_a_row_that_is_run_again_has_none_of_our_frames():
     calls = []
 

@@ -77,14 +77,13 @@ class Flight:
         return self.limit - self.returned
 
 
-@attrs.frozen
-class Lost:
+class Lost(NamedTuple):
     """A row that will have no result, and why; `earlier` says how the attempts before the last one ended."""
 
     row: int
     failure: Failure
     attempts: int
-    earlier: tuple[Failure, ...] = attrs.field(default=(), eq=False)
+    earlier: tuple[Failure, ...] = ()
 
     @property
     def ends(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
+from functools import lru_cache
 from itertools import chain
 from sys import getrefcount
 from time import perf_counter
@@ -216,7 +217,6 @@ class ChunkRun:
         self.last_kinds: list[type] = []  # the types of these keys
         self.failures: list[tuple[int, Failure]] = []
         self.held = 0  # bytes of frozen values
-        self.stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
         self.seconds: list[float] = []
         self.counts: list[int] = []
         self.worker = work.worker
@@ -313,22 +313,22 @@ class ChunkRun:
     def _digest(self, psets: list[Pset], system_kwargs: SystemKwargs) -> None:
         """Turn the batch's answers into a block of columns."""
         answers, self.answers = self.answers, []
-        rows: Sequence[int] = range(self.row, self.row + len(answers))
+        failed, self.failed = self.failed, []
+        rows = range(self.row, self.row + len(answers))
         self.row += len(answers)
-        if self.failed:
-            rows = list(rows)
-            for i in reversed(self.failed):
-                self.failures.append((rows.pop(i), answers.pop(i)))
-                del psets[i]
-            self.failed = []
+        for i in reversed(failed):
+            self.failures.append((rows[i], answers.pop(i)))
+            del psets[i]
         block = self._plain_block(psets, answers)
         if block is not None:
             self.blocks.append(block)
-        elif len(psets) == 1:
+            return
+        others = [row for i, row in enumerate(rows) if i not in failed] if failed else rows
+        if len(psets) == 1:
             self.careful |= any_is_held(answers) or can_change(answers[0]) or can_change(psets[0])
-            self._digest_row(rows[0], psets[0], answers[0], alone=True)
+            self._digest_row(others[0], psets[0], answers[0], alone=True)
         else:
-            self._digest_rows(rows, psets, answers, system_kwargs)
+            self._digest_rows(others, psets, answers, system_kwargs)
 
     def _plain_block(self, psets: list[Pset], answers: list[Any]) -> Block | None:
         """Return the block of a batch in which nothing needs care, else None."""
@@ -506,23 +506,14 @@ class ChunkRun:
         return name
 
     def _describe(self, exc: BaseException) -> tuple[str, str]:
-        """Return an exception as text, with its traceback; never raises.
-
-        Formatting a traceback costs 50 us and more, and a thousand psets may raise at one place: the lines of a stack
-        are made once.
-        """
+        """Return an exception as text, with its traceback; never raises."""
         stack = exc.__traceback__.tb_next if exc.__traceback__ else None  # the first frame is ours
         if self.witness is not None and stack is not None:
             stack = stack.tb_next  # and so is the second
         text = safe_repr(exc)
         if exc.__cause__ or exc.__context__ or isinstance(exc, _OF_MORE_LINES):
             return text, _whole_traceback(exc, stack)
-        place = _place_of(stack)
-        lines = self.stacks.get(place)
-        if lines is None:
-            lines = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
-            self.stacks[place] = lines
-        return text, lines + _last_lines(exc)
+        return text, _lines_of(stack) + _last_lines(exc)
 
 
 class Block:
@@ -609,13 +600,34 @@ def safe_repr(obj: Any) -> str:
 _OF_MORE_LINES = (BaseExceptionGroup, SyntaxError)
 
 
-def _place_of(stack: TracebackType | None) -> tuple[tuple[CodeType, int], ...]:
-    """Tell where an exception came from: the code of each frame, and how far it was."""
-    place = []
-    while stack is not None:
-        place.append((stack.tb_frame.f_code, stack.tb_lasti))
-        stack = stack.tb_next
-    return tuple(place)
+def _lines_of(stack: TracebackType | None) -> str:
+    """Return a traceback up to the exception itself.
+
+    To format one takes 50 us and more, and thousands of psets may raise at one place: it is made once in a process.
+    """
+    place, each = [], stack
+    while each is not None:
+        code = each.tb_frame.f_code
+        place.append((code, code.co_filename, each.tb_lasti))  # code is equal to that of a copy in another file
+        each = each.tb_next
+    lines = _lines_at(tuple(place))
+    if not lines.text:
+        lines.text = "Traceback (most recent call last):\n" + "".join(traceback.format_tb(stack))
+    return lines.text
+
+
+class _Lines:
+    """The lines of a traceback, as soon as somebody has made them."""
+
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text = ""
+
+
+@lru_cache(maxsize=256)
+def _lines_at(_place: tuple[tuple[CodeType, str, int], ...]) -> _Lines:
+    return _Lines()
 
 
 def _whole_traceback(exc: BaseException, stack: TracebackType | None) -> str:

@@ -673,6 +673,8 @@ def test_results_are_a_mapping_of_the_stages(session):
     assert run.pipeline is pipeline
     with refused("\"there is no stage 'nope'; there are: 'square', 'where', 'top', 'half'\"", KeyError):
         run["nope"]
+    with refused("\"there is no stage 'sqaure'; did you mean 'square'?\"", KeyError):
+        run["sqaure"]
 
 
 def test_a_source_is_not_said_to_need_more_keeping(session):

@@ -76,3 +76,16 @@ def waits_for(path, monitor=None):
     path.with_suffix(".awaited").touch()
     while not path.exists():
         time.sleep(0.001)
+
+
+def makes_itself_at_home(pset, system_kwargs, user_kwargs):
+    """Change whatever can be changed in a pset; tell what it was like, and its seed after that."""
+    came = repr(pset)
+    pset["items"].append(pset["n"])
+    pset["settings"]["inner"].append("x")
+    pset["samples"] += 1
+    return {**pset, "came": came, "same": pset["alias"] is pset["settings"]["inner"], "seed": system_kwargs["seed"]}
+
+
+def keeps_its_hands_off(pset, system_kwargs, user_kwargs):
+    return {"seed": system_kwargs["seed"]}

@@ -2,6 +2,7 @@
 
 import math
 import struct
+import threading
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +10,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain_workers import keeps_its_hands_off, makes_itself_at_home
+
+import paramsurvey
 
 # What is identical
 
@@ -313,3 +317,30 @@ def test_large_arrays_come_back_in_every_bit(session):
         assert identical(row["image"], np.full((300, 300), row["a"], dtype=np.float32))
         row["image"][0, 0] = -1  # it is an ordinary, writable array
     assert len(results) == 20
+
+
+@pytest.mark.parametrize("group_size", [None, 1, 40])
+def test_what_a_worker_changes_in_its_pset_reaches_nobody(session, group_size):
+    """Not psets that have the same objects and travel in one chunk, or are in this process; not results, not seeds."""
+
+    def psets():
+        items, inner, samples = [0], [1], np.zeros(3)
+        settings = {"inner": inner}
+        return [{"n": n, "items": items, "settings": settings, "samples": samples, "alias": inner} for n in range(40)]
+
+    ours = psets()
+    results = session.map(makes_itself_at_home, ours, group_size=group_size)
+    assert identical_rows(ours, psets())
+    rows = results.to_dict()
+    assert identical_rows([{key: row[key] for key in ours[0]} for row in rows], psets())
+    assert [row["came"] for row in rows] == [repr(pset) for pset in psets()]
+    assert {row["same"] for row in rows} == {True}  # what two values of a pset share, they still do
+    seeds = session.map(keeps_its_hands_off, psets(), group_size=group_size).to_dict()
+    assert [row["seed"] for row in rows] == [row["seed"] for row in seeds]
+
+
+def test_a_value_that_cannot_be_copied_reaches_the_worker_as_it_is():
+    lock = threading.Lock()
+    psets = [{"n": [0], "lock": lock}]
+    with paramsurvey.Session(backend="serial", verbose=0) as session:
+        assert session.map(lambda pset, system, user: {"same": pset["lock"] is lock}, psets).to_dict()[0]["same"]

@@ -634,6 +634,9 @@ class Counted:
         Counted.pickled += 1
         return Counted, ()
 
+    def __deepcopy__(self, memo):  # each pset has values of its own, which has nothing to do with its seed
+        return self
+
 
 def test_the_seed_is_made_only_when_it_is_asked_for():
     Counted.pickled = 0

@@ -6,6 +6,7 @@ lives in ``__main__``, a notebook cell or a script on standard input.
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import pickle
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import cloudpickle
+
+from paramsurvey.engine.records import is_ctrl_c
 
 PROTOCOL = 5
 LARGE = 64 * 1024
@@ -170,6 +173,32 @@ def dumps_by_value(value: Any, buffers: Buffers | None = None) -> bytes:
     with io.BytesIO() as file:
         ByValuePickler(file, PROTOCOL, buffer_callback=None if buffers is None else buffers.collect).dump(value)
         return file.getvalue()
+
+
+def own_copies(values: list[Any]) -> list[Any]:
+    """Return copies of values that nobody else has; what two of them share, their copies share.
+
+    A value that cannot be copied is returned itself.
+    """
+    try:
+        for value in values:
+            if not hasattr(type(value), "__deepcopy__"):
+                copies: list[Any] = pickle.loads(pickle.dumps(values, PROTOCOL))
+                return copies
+        return copy.deepcopy(values)  # arrays, for example, which a pickle would copy twice
+    except BaseException as exc:
+        if is_ctrl_c(exc):
+            raise
+    return [_own_copy(value) for value in values]
+
+
+def _own_copy(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except BaseException as exc:
+        if is_ctrl_c(exc):
+            raise
+        return value
 
 
 def freeze(value: Any, *, beside: bool) -> Frozen:

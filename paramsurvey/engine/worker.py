@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Hashable, Iterator, Mapping, MutableSequence, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableSequence, Sequence
+from functools import lru_cache, partial
 from itertools import chain
 from sys import getrefcount
 from time import perf_counter
@@ -39,7 +39,7 @@ from paramsurvey.engine.columns import (
     stacked,
     typed_as,
 )
-from paramsurvey.engine.pickling import LARGE, Frozen, freeze, is_atomic, thaw
+from paramsurvey.engine.pickling import LARGE, Frozen, freeze, is_atomic, own_copies, thaw
 from paramsurvey.engine.records import BETWEEN, LOADING, ChunkRows, Failure, Part, Unloadable, Work, is_ctrl_c
 from paramsurvey.fingerprint import pset_seed
 
@@ -207,7 +207,9 @@ class ChunkRun:
         self.failed: list[int] = []  # which of them are failures
         self.interrupted = False  # by Ctrl-C, in the driver's process
         # One pset a batch, because its values can change, or those that this worker returns.
-        self.careful = not all(map(is_plain, rows.columns))
+        self.changing = [key for key, column in zip(rows.keys, rows.columns, strict=True) if not is_plain(column)]
+        self.careful = bool(self.changing)
+        self.given: Pset = {}  # of those, what the worker was given
         self.marks: dict[str, int] = {}  # how many times were recorded before the batch
         self.pid = os.getpid()
         self.param_keys = frozenset(rows.keys)
@@ -231,6 +233,8 @@ class ChunkRun:
         """Run every row, or those before the monitor wanted to stop; return what is not flushed."""
         system_kwargs = SystemKwargs(self)
         make = maker_of_psets(*self.rows[:3])
+        if self.changing:
+            make = partial(self._own_psets, make)
         size, together = 1, self.together
         batch: list[Pset] = []
         while batch := batch or make(self.row, self.row + size):
@@ -248,6 +252,19 @@ class ChunkRun:
             if together:
                 size = min(size, self.first + together - self.row)
         return self._part()
+
+    def _own_psets(self, make: Callable[[int, int], list[Pset]], first: int, stop: int) -> list[Pset]:
+        """Make the next pset, with values of its own.
+
+        Psets may share a list or an array, and in the driver's process it is the user's. What a worker does to it is
+        seen by no other pset, as if each were alone: else answers would depend on which of them travel together.
+        """
+        psets = make(first, stop)
+        for pset in psets:
+            shared = {key: value for key in self.changing if not is_atomic(type(value := pset.get(key)))}
+            self.given = dict(zip(shared, own_copies(list(shared.values())), strict=True)) if shared else {}
+            pset.update(self.given)
+        return psets
 
     def _run_batch(self, batch: list[Pset], system_kwargs: SystemKwargs) -> tuple[float, int]:
         """Run psets until the end or until there is attention to be given; return mean seconds and how many."""
@@ -424,7 +441,8 @@ class ChunkRun:
         original = self.pset(row)
         merged = {key: value for key, value in pset.items() if key not in original} | dict(answer or {})
         for key in original.keys() & merged.keys():
-            if not same(merged.pop(key), original[key]):
+            value = merged.pop(key)
+            if not (same(value, original[key]) or (key in self.given and value is self.given[key])):
                 return Failure("raised", _collision(key, answer, original))
         if not RESERVED.isdisjoint(merged):
             return Failure("raised", _reserved(RESERVED.intersection(merged)))

@@ -503,7 +503,7 @@ def only_killed(guard: Any) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GUARD_ASKED_SECONDS", "GUARD_DISMISSED_SECONDS", "GUARD_PATIENCE_SECONDS"):
-        monkeypatch.setattr(pool_module, name, getattr(pool_module, name) / 10)
+        monkeypatch.setattr(pool_module, name, getattr(pool_module, name) / 20)
 
 
 @pytest.mark.parametrize(

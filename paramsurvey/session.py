@@ -66,12 +66,9 @@ class Session(Closing):
         self._backends: dict[str, Backend] = {}
         self._journals: dict[str, Journal] = {}
         self._streams: WeakSet[RowStream] = WeakSet()
-        self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd, quiet=self._options.verbose == 0)
+        self._log = LogFile(self._options.pslogger_prefix, self._options.pslogger_fd)
         self._backend_for(self._options)
-        for text in unknown_variables(os.environ):
-            self._log.write(text)
-            if self._options.verbose:
-                say(text)
+        self._unknown = unknown_variables(os.environ)  # until the first survey tells of them
         atexit.register(self.close)
 
     @property
@@ -279,7 +276,9 @@ class Session(Closing):
 
         options = request.options
         backend = self._backend_for(options)
+        self._log.quiet = options.verbose == 0
         self._log.open()
+        self._tell_of_variables(options.verbose)
         return Run(
             request.pipeline,
             request.sources,
@@ -293,6 +292,14 @@ class Session(Closing):
             deadline=options.deadline,
             observers=(self._log, Terminal(options.verbose, options.vstats, options.progress_dt, self._log.name)),
         )
+
+    def _tell_of_variables(self, verbose: int) -> None:
+        """Tell of variables that nobody reads: not before a survey has said whether anything is to be printed."""
+        unknown, self._unknown = self._unknown, []
+        for text in unknown:
+            self._log.write(text)
+            if verbose:
+                say(text)
 
     def _journal_at(self, path: str) -> Journal:
         """Return the journal in a file: one for all surveys of this session, which know of each other's rows by it."""

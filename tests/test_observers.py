@@ -356,6 +356,14 @@ def test_verbose_0_does_not_even_tell_that(capsys):
     _close_full(full)
 
 
+def test_nor_does_a_call_with_verbose_0_in_a_session_that_tells_more(capsys, monkeypatch):
+    """The default session, for example, which is opened before the call is looked at."""
+    monkeypatch.setenv("PARAMSURVEY_VERBOS", "3")
+    with paramsurvey.Session(backend="serial", pslogger_prefix="no/such/folder/x-") as session:
+        assert len(session.map(inverse, [{"a": 0}, {"a": 1}], verbose=0)) == 1
+        assert capsys.readouterr().err == ""
+
+
 class OnlyWrites:
     """The least that can be given as a stream."""
 

@@ -49,7 +49,7 @@ class LogFile:
     stream : text stream, optional
         Written to instead of a file.
     quiet : bool
-        Whether even that is not said.
+        Whether even that is not said; as the survey wishes that is running.
     clock : callable, optional
         Tells the time in seconds; what is written has the date.
     """

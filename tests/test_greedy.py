@@ -8,10 +8,6 @@ import greedy_arrays
 import pytest
 from asked_by_hand import Engine
 from greedy_workers import FAMILIES, Metric, Scored, textbook
-from sklearn.datasets import load_breast_cancer, load_diabetes
-from sklearn.feature_selection import SequentialFeatureSelector
-from sklearn.linear_model import LinearRegression
-from sklearn.naive_bayes import GaussianNB
 
 from paramsurvey.errors import StageError
 from paramsurvey.stages.greedy import Greedy
@@ -68,24 +64,31 @@ def test_with_a_start_one_more_evaluation_is_the_baseline():
     assert found.picks["gain"].iloc[0] == found.picks["value"].iloc[0] - greedy_arrays.filling(base)
 
 
+def selection_by_sklearn(data, model, **options):
+    """Return data with a model that is to describe them, and which features scikit-learn selects; slow to import."""
+    from sklearn import datasets, feature_selection, linear_model, naive_bayes
+
+    x, y = getattr(datasets, f"load_{data}")(return_X_y=True)
+    model = {"linear": linear_model.LinearRegression, "naive Bayes": naive_bayes.GaussianNB}[model]()
+    selector = feature_selection.SequentialFeatureSelector(model, **options).fit(x, y)
+    return x, y, model, selector.get_support(indices=True).tolist()
+
+
 @pytest.mark.parametrize(
-    ("data", "model", "picks", "folds"),
-    [(load_diabetes, LinearRegression, 5, 5), (load_breast_cancer, GaussianNB, 3, 3)],
+    ("data", "model", "picks", "folds"), [("diabetes", "linear", 5, 5), ("breast_cancer", "naive Bayes", 3, 3)]
 )
 def test_features_are_those_that_scikit_learn_selects(data, model, picks, folds):
-    x, y = data(return_X_y=True)
-    selector = SequentialFeatureSelector(model(), n_features_to_select=picks, cv=folds).fit(x, y)
-    found, engine = search(Scored(model(), x, y, folds), x.shape[1], picks=picks, metric="score")
-    assert sorted(found.keys) == selector.get_support(indices=True).tolist()
+    x, y, model, selected = selection_by_sklearn(data, model, n_features_to_select=picks, cv=folds)
+    found, engine = search(Scored(model, x, y, folds), x.shape[1], picks=picks, metric="score")
+    assert sorted(found.keys) == selected
     assert len(engine.calls) == sum(x.shape[1] - each for each in range(picks))
 
 
 def test_backward_features_are_those_that_scikit_learn_selects():
-    x, y = load_diabetes(return_X_y=True)
-    model = LinearRegression()
-    selector = SequentialFeatureSelector(model, n_features_to_select=4, cv=3, direction="backward").fit(x, y)
+    options = {"n_features_to_select": 4, "cv": 3, "direction": "backward"}
+    x, y, model, selected = selection_by_sklearn("diabetes", "linear", **options)
     found, engine = search(Scored(model, x, y, 3), x.shape[1], picks=4, metric="score", direction="backward")
-    assert found.keys == selector.get_support(indices=True).tolist()
+    assert found.keys == selected
     assert len(engine.calls) == 1 + sum(range(5, 11))
 
 

@@ -1748,44 +1748,45 @@ class Strategy:
         yield Ask(failing_workers.healthy, psets)
         hangs(table)
 
-backend, kind, hung = sys.argv[1:]
 first = Pipeline("p").map(failing_workers.healthy)
-pipeline = {
-    "apply": lambda: first.apply(hangs),
-    "reduce": lambda: first.reduce("n", aggregate=hangs),
-    "derive": lambda: first.derive({"m": lambda n: hangs(n)}),
-    "where": lambda: first.where(lambda n: hangs(n), per_row=True).map(failing_workers.healthy, name="last"),
-    "at the beginning": lambda: Pipeline("p").derive({"m": lambda n: hangs(n)}).map(failing_workers.healthy),
-    "at the end": lambda: Pipeline("p").apply(hangs, allow_missing=True),
-    "strategy": lambda: first.add(Strategy()),
-    "stream": lambda: first.apply(hangs),
-}[kind]()
+pipelines = {
+    "apply": first.apply(hangs),
+    "reduce": first.reduce("n", aggregate=hangs),
+    "derive": first.derive({"m": lambda n: hangs(n)}),
+    "where": first.where(lambda n: hangs(n), per_row=True).map(failing_workers.healthy, name="last"),
+    "at the beginning": Pipeline("p").derive({"m": lambda n: hangs(n)}).map(failing_workers.healthy),
+    "at the end": Pipeline("p").apply(hangs, allow_missing=True),
+    "strategy": first.add(Strategy()),
+    "stream": first.apply(hangs),
+}
+backend, *kinds = sys.argv[1:]
 with paramsurvey.Session(backend=backend, **options) as session:
-    try:
-        if kind == "stream":
-            list(session.stream_run(pipeline, psets))
-        else:
-            session.run(pipeline, psets)
-    except Interrupted as exc:
-        run = exc.results
-        say("interrupted", isinstance(exc, KeyboardInterrupt))
-        say("next", len(session.map(failing_workers.healthy, psets)))
+    for kind in kinds:
+        try:
+            if kind == "stream":
+                list(session.stream_run(pipelines[kind], psets))
+            else:
+                session.run(pipelines[kind], psets)
+        except Interrupted as exc:
+            say("interrupted", isinstance(exc, KeyboardInterrupt))
+            say(kind, len(session.map(failing_workers.healthy, psets)))
 """
 )
 
 
 @pytest.mark.parametrize("backend", ["serial", "multiprocessing"])
-@pytest.mark.parametrize(
-    "kind", ["apply", "reduce", "derive", "where", "at the beginning", "at the end", "strategy", "stream"]
-)
-def test_ctrl_c_in_a_function_that_hangs_in_the_driver_ends_the_run(kind, backend, program):  # noqa: F811
-    started = program(IN_THE_DRIVER, backend, kind, "")
-    assert started.line() == "hangs"
-    stopwatch = Stopwatch(started.process.pid)
-    started.process.send_signal(signal.SIGINT)
-    assert started.line() == "interrupted True"
-    assert stopwatch.seconds_since() < 1.0
-    assert started.rest() == ["next 40"]
+def test_ctrl_c_in_a_function_that_hangs_in_the_driver_ends_the_run(backend, program):  # noqa: F811
+    """One after another in one session, which goes on after each."""
+    kinds = ["apply", "reduce", "derive", "where", "at the beginning", "at the end", "strategy", "stream"]
+    started = program(IN_THE_DRIVER, backend, *kinds)
+    for kind in kinds:
+        assert started.line() == "hangs"
+        stopwatch = Stopwatch(started.process.pid)
+        started.process.send_signal(signal.SIGINT)
+        assert started.line() == "interrupted True"
+        assert stopwatch.seconds_since() < 1.0
+        assert started.line() == f"{kind} 40"
+    assert started.rest() == []
 
 
 def test_ctrl_c_at_any_moment_loses_and_doubles_no_row(program):  # noqa: F811

@@ -20,7 +20,7 @@ AS_THEY_CHUNK: dict[str, peers.Opener] = {**IN_A_HURRY, "mpire": peers.mpire_map
 def balance(effort: Effort) -> list[Figure]:
     """Line 4: the ideal time divided by the time taken."""
     equal = np.full(effort.choose(full=3_000, quick=1_500), 0.001)
-    unequal = lognormal_seconds(1_000)
+    unequal = lognormal_seconds(effort.choose(full=1_000, quick=1_000))
     return [
         _efficiency(f"{len(equal):,} psets of 1 ms", equal, effort),
         _efficiency(f"{len(unequal):,} psets of lognormal times (sigma 1.5, mean 5 ms)", unequal, effort),

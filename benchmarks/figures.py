@@ -6,11 +6,12 @@ so whatever slows the machine for a while slows all of them; dividing within a r
 
 from __future__ import annotations
 
+import enum
 import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -21,15 +22,32 @@ RATIO = "×"  # noqa: RUF001 - the sign for "times", in tables that people read
 OURS = "paramsurvey"
 
 
-@attrs.frozen
-class Effort:
-    """How much time may be spent."""
+class Effort(enum.Enum):
+    """How much time may be spent; in a rehearsal hardly any: it shows that all of it runs, and measures nothing."""
 
-    quick: bool
+    FULL = "full"
+    QUICK = "quick"
+    REHEARSAL = "rehearsal"
 
     def choose(self, *, full: Answer, quick: Answer) -> Answer:
-        """Return the one of the two that fits."""
-        return quick if self.quick else full
+        """Return the one of the two that fits; for a rehearsal the quick one, with numbers a twentieth as large."""
+        match self:
+            case Effort.FULL:
+                return full
+            case Effort.QUICK:
+                return quick
+        return _reduced(quick)
+
+
+def _reduced(given: Any) -> Any:
+    match given:
+        case int():
+            return max(1, given // 20)
+        case tuple() | list():
+            return type(given)(map(_reduced, given))
+        case dict():
+            return {_reduced(key): _reduced(value) for key, value in given.items()}
+    return given
 
 
 @attrs.frozen(kw_only=True)

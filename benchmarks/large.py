@@ -70,7 +70,8 @@ class Observation:
 
 def constants(effort: Effort) -> list[Figure]:
     """Line 5, second half: an array of 200 MB that 200 small psets read, its time and its copies."""
-    timings = _constant_timings(effort.choose(full=7, quick=2))
+    elements = sky_elements(effort)
+    timings = _constant_timings(effort.choose(full=7, quick=2), elements)
     show("200 psets that read an array of 200 MB", timings)
     figure = timings.figure(
         line=5,
@@ -87,17 +88,22 @@ def constants(effort: Effort) -> list[Figure]:
         bound=None,
         others=["joblib"],
     )
-    return [figure, cold, *_copies_figures()]
+    return [figure, cold, *_copies_figures(elements)]
 
 
-def _constant_timings(rounds: int) -> Timings:
+def sky_elements(effort: Effort) -> int:
+    """Return how many numbers the large array has: 200 MB of them, unless nothing is measured."""
+    return effort.choose(full=SKY_ELEMENTS, quick=SKY_ELEMENTS)
+
+
+def _constant_timings(rounds: int, elements: int) -> Timings:
     """Give each call an array that nobody has seen before: whoever keeps one for the next call gains nothing."""
     numbers = itertools.count()
     latest: list[Observation] = []
 
     def observe() -> Observation:
         psets = [{"a": 1_000 * number} for number in range(200)]
-        latest[:] = [Observation(np.arange(SKY_ELEMENTS, dtype=float) + next(numbers), psets)]
+        latest[:] = [Observation(np.arange(elements, dtype=float) + next(numbers), psets)]
         return latest[0]
 
     with ExitStack() as stack:
@@ -150,7 +156,7 @@ def _joblib_memmapped(stack: ExitStack) -> WithConstant | None:
     return ask
 
 
-def _copies_figures() -> list[Figure]:
+def _copies_figures(elements: int) -> list[Figure]:
     """Count how much memory the machine needs for all to have the array, beyond the user's own copy of it."""
     if not processes.can_be_measured():
         return []
@@ -158,7 +164,7 @@ def _copies_figures() -> list[Figure]:
     with ExitStack() as stack:
         contenders = _readers(stack, workers.read_whole_sky, workers.read_whole_sky_of_kwargs)
         contenders.pop(OURS_COLD, None)
-        copies = {name: _copies(contender, psets) for name, contender in contenders.items()}
+        copies = {name: _copies(contender, psets, elements) for name, contender in contenders.items()}
     print("\n  copies of 200 MB on the machine, beyond the user's own")
     for name, count in copies.items():
         print(f"    {name:<34} {count:6.2f}")
@@ -174,9 +180,9 @@ def _copies_figures() -> list[Figure]:
     ]
 
 
-def _copies(contender: Sky, psets: Sequence[Pset]) -> float:
+def _copies(contender: Sky, psets: Sequence[Pset], elements: int) -> float:
     contender(Observation(np.ones(len(psets)), psets))  # workers import numpy at their first array
-    sky = np.arange(SKY_ELEMENTS, dtype=float)
+    sky = np.arange(elements, dtype=float)
     before = processes.Holding.now().total
     seen: list[int] = []
     with processes.watched(seen):

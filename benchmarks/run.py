@@ -1,6 +1,7 @@
-"""Run the benchmarks: ``python benchmarks/run.py [--quick] [--only NAME]... [--markdown FILE] [--strict]``.
+"""Run the benchmarks: ``python benchmarks/run.py [--quick|--rehearsal] [--only NAME]... [--markdown FILE] [--strict]``.
 
-Each benchmark runs in an interpreter of its own, so that none finds the processes, threads or the heap of another.
+Each benchmark runs in an interpreter of its own, so that none finds the processes, threads or the heap of another; in a
+rehearsal, which measures nothing, all run in one.
 """
 
 # ruff: noqa: E402 - our own modules can be imported only when the folder above this one is on the path
@@ -68,16 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     The exit code is 0, or 2 if a benchmark crashed, or 1 if ``--strict`` was given and a bound is not met.
     """
     options = _parser().parse_args(arguments)
-    effort = Effort(options.quick)
+    effort = Effort(options.effort)
     if options.figures:
         _run_here(options.only, effort, options.figures)
         return 0
     began = time.monotonic()
     print("\n".join(machine_facts()), flush=True)
-    outcomes = {name: _run_apart(name, effort) for name in BENCHMARKS if name in (options.only or BENCHMARKS)}
+    names = [name for name in BENCHMARKS if name in (options.only or BENCHMARKS)]
+    together = [names] if effort is Effort.REHEARSAL else [[name] for name in names]
+    outcomes = {", ".join(names): _run_apart(names, effort) for names in together}
     figures = [figure for outcome in outcomes.values() for figure in outcome or ()]
-    crashed = [name for name, outcome in outcomes.items() if outcome is None]
-    _report(figures, crashed, time.monotonic() - began)
+    crashed = [names for names, outcome in outcomes.items() if outcome is None]
+    if effort is Effort.REHEARSAL:
+        print(f"\nof {len(names)} benchmarks, {'not all' if crashed else 'all'} run; what they took says nothing")
+    else:
+        _report(figures, crashed, time.monotonic() - began)
     if options.markdown:
         options.markdown.write_text(markdown(figures))
     return 2 if crashed else int(options.strict and not all(figure.is_met for figure in figures))
@@ -107,7 +113,12 @@ def markdown(figures: Iterable[Figure]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Compare paramsurvey with what else there is.")
-    parser.add_argument("--quick", action="store_true", help="smaller surveys and fewer rounds: about a minute")
+    parser.set_defaults(effort=Effort.FULL.value)
+    for effort, told in (
+        (Effort.QUICK, "smaller surveys and fewer rounds: about a minute"),
+        (Effort.REHEARSAL, "tiny surveys, one round, only to see whether all of it runs: a quarter of a minute"),
+    ):
+        parser.add_argument(f"--{effort.value}", action="store_const", dest="effort", const=effort.value, help=told)
     parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table for the README there")
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a bound is not met")
@@ -115,19 +126,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_apart(name: str, effort: Effort) -> list[Figure] | None:
-    """Run one benchmark in a fresh interpreter and folder; None if it crashed."""
-    print(f"\n{name}: {BENCHMARKS[name].__doc__}", flush=True)
+def _run_apart(names: Sequence[str], effort: Effort) -> list[Figure] | None:
+    """Run benchmarks in a fresh interpreter and folder; None if one crashed."""
+    for name in names:
+        print(f"\n{name}: {BENCHMARKS[name].__doc__}", flush=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "figures.json")
         # Python 3.12 warns of every fork beside a thread, which peers do by default
         command = [sys.executable, "-W", "ignore::DeprecationWarning", str(ROOT / "benchmarks" / "run.py")]
-        command += ["--only", name, "--figures", str(file), *(["--quick"] if effort.quick else [])]
+        command += [f"--only={name}" for name in names] + ["--figures", str(file)]
+        command += [] if effort is Effort.FULL else [f"--{effort.value}"]
         done = subprocess.run(command, cwd=folder, check=False)
         figures = None if done.returncode else [_figure_of(fields) for fields in json.loads(file.read_text())]
     for figure in figures or ():
-        print(f"  → {_line(figure)}")
+        if effort is not Effort.REHEARSAL:
+            print(f"  → {_line(figure)}")
     print(f"  ({time.monotonic() - began:.1f} s)", flush=True)
     return figures
 

@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks import peers, workers
 from benchmarks.balance import lognormal_seconds
 from benchmarks.figures import Effort, Figure, Timings, interleave, show
-from benchmarks.large import SKY_ELEMENTS
+from benchmarks.large import sky_elements
 from benchmarks.workers import Pset
 
 PLAIN, WITH_TIMEOUT, WITH_RAISING = "without", "with timeout=60", "1 % raise"
@@ -50,14 +50,15 @@ def _cases(effort: Effort) -> Iterator[Case]:
     yield Case(f"{many:,} psets from a DataFrame", many, rounds, lambda a: pd.DataFrame({"a": a, "b": 2 * a}))
     few = effort.choose(full=20_000, quick=2_000)
     yield Case(f"{few:,} psets, `group_size=1`", few, fewer_rounds, _pairs, options={"group_size": 1})
-    equal, unequal = np.full(effort.choose(full=3_000, quick=1_500), 0.001), lognormal_seconds(1_000)
+    equal = np.full(effort.choose(full=3_000, quick=1_500), 0.001)
+    unequal = lognormal_seconds(effort.choose(full=1_000, quick=1_000))
     for name, seconds in (("1 ms", equal), ("lognormal times", unequal)):
         yield Case(
             f"{len(seconds):,} psets of {name}", len(seconds), fewer_rounds, _lasting(seconds), workers.last_or_raise
         )
     images = effort.choose(full=500, quick=100)
     yield Case(f"{images} answers of 1 MB arrays", images, fewer_rounds, _alone, workers.make_image_or_raise)
-    sky = {"user_kwargs": {"sky": np.arange(SKY_ELEMENTS, dtype=float)}}
+    sky = {"user_kwargs": {"sky": np.arange(sky_elements(effort), dtype=float)}}
     yield Case("200 psets that read 200 MB", 200, fewer_rounds, _alone, workers.read_sky_or_raise, sky)
 
 
@@ -88,7 +89,7 @@ def _timings(case: Case) -> Timings:
     some_negative = a.copy()
     some_negative[RAISING_EVERY // 2 :: RAISING_EVERY] = -1
     plain, raising = case.psets(a), case.psets(some_negative)
-    finished = {PLAIN: case.size, WITH_TIMEOUT: case.size, WITH_RAISING: case.size - case.size // RAISING_EVERY}
+    finished = {PLAIN: case.size, WITH_TIMEOUT: case.size, WITH_RAISING: int((some_negative >= 0).sum())}
     with peers.ours() as our_map:
         contenders: dict[str, Callable[[None], tuple[str, pd.DataFrame]]] = {
             PLAIN: lambda _: (PLAIN, our_map(case.worker, plain, **case.options)),

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,33 @@ def unmeasured(**more: str) -> dict[str, str]:
     Its lock stays locked if an interrupt strikes while it is held.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")} | more
+
+
+@contextmanager
+def _nothing_measured() -> Iterator[None]:
+    """Measure no coverage meanwhile, neither here nor in what is started."""
+    coverage = sys.modules.get("coverage")
+    measuring = coverage and coverage.Coverage.current()
+    if not measuring:
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - unmeasured().keys():
+            patch.delenv(name)
+        measuring.stop()
+        try:
+            yield
+        finally:
+            measuring.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Measure no coverage of tests that say so: it takes as long again as to run them, and tells next to nothing."""
+    if item.get_closest_marker("unmeasured") is None:
+        return (yield)
+    with _nothing_measured():
+        return (yield)
 
 
 def is_running(process: psutil.Process) -> bool:

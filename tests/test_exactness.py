@@ -14,6 +14,8 @@ from plain_workers import keeps_its_hands_off, makes_itself_at_home
 
 import paramsurvey
 
+pytestmark = pytest.mark.unmeasured
+
 # What is identical
 
 

@@ -13,11 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import numpy as np
 import pandas as pd
 import pytest
 
 import paramsurvey
+
+pytestmark = pytest.mark.unmeasured
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -319,8 +322,23 @@ def survey_of(done: subprocess.CompletedProcess[str]) -> str:
     return survey
 
 
-def test_the_quick_survey_prints_its_plan_its_course_and_a_table_and_writes_all_rows(tmp_path: Path) -> None:
-    done = run(EXAMPLES / "array_coverage.py", "--quick", "--no-plot", "--verbose", "0", cwd=tmp_path)
+@attrs.frozen
+class Ran:
+    """A program that has run, and the folder that it ran in."""
+
+    done: subprocess.CompletedProcess[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The quick survey without its picture."""
+    folder = tmp_path_factory.mktemp("quick")
+    return Ran(run(EXAMPLES / "array_coverage.py", "--quick", "--no-plot", "--verbose", "0", cwd=folder), folder)
+
+
+def test_the_quick_survey_prints_its_plan_its_course_and_a_table_and_writes_all_rows(quick: Ran) -> None:
+    done = quick.done
     assert (done.returncode, done.stderr) == (0, "")
     plan, course, *tables = done.stdout.split("\n\n")
     assert plan.startswith("array coverage: 11 stages on ")
@@ -331,9 +349,9 @@ def test_the_quick_survey_prints_its_plan_its_course_and_a_table_and_writes_all_
     assert tables[0].startswith("M87, declination +12.4°")
     assert tables[1].startswith("Sgr A*, declination -29.0°")
     assert survey_of(done).endswith("written to array_coverage_pipeline.svg, array_coverage.csv")
-    assert not (tmp_path / "array_coverage.svg").exists()
+    assert not (quick.folder / "array_coverage.svg").exists()
 
-    table = pd.read_csv(tmp_path / "array_coverage.csv")
+    table = pd.read_csv(quick.folder / "array_coverage.csv")
     assert len(table) == 9 * (16 - 5)  # without HAY, the air of which is not good enough
     m87 = table[(table["source"] == "M87") & (table["added"] == 1)].set_index("array")["gain"]
     assert m87.idxmax() == "EHT2017+GLT"
@@ -349,10 +367,9 @@ def svg(picture: Path) -> ET.Element:
     return drawing
 
 
-def test_the_run_is_drawn_with_its_counts(tmp_path: Path) -> None:
-    done = run(EXAMPLES / "array_coverage.py", "--quick", "--no-plot", "--verbose", "0", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    words = set(svg(tmp_path / "array_coverage_pipeline.svg").itertext())
+def test_the_run_is_drawn_with_its_counts(quick: Ran) -> None:
+    assert quick.done.returncode == 0, quick.done.stderr
+    words = set(svg(quick.folder / "array_coverage_pipeline.svg").itertext())
     assert {"sites", "quality", "coverage", "costs", "ranked", "99 rows"} <= words
 
 
@@ -367,13 +384,12 @@ def test_the_picture_is_a_drawing_with_tracks_in_it(tmp_path: Path) -> None:
         assert words in picture.read_text(encoding="utf-8")
 
 
-def test_one_core_and_all_cores_write_the_same_table(tmp_path: Path) -> None:
-    for out, args in (("all", []), ("one", ["--ncores", "1"])):
-        done = run(EXAMPLES / "array_coverage.py", "--quick", "--no-plot", "--out", out, *args, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "all" / "array_coverage.csv").read_bytes() == (
-        tmp_path / "one" / "array_coverage.csv"
-    ).read_bytes()
+def test_one_core_and_all_cores_write_the_same_table(quick: Ran, tmp_path: Path) -> None:
+    options = ["--quick", "--no-plot", "--out", "one", "--ncores", "1"]
+    done = run(EXAMPLES / "array_coverage.py", *options, cwd=tmp_path)
+    assert quick.done.returncode == done.returncode == 0, quick.done.stderr + done.stderr
+    one = tmp_path / "one" / "array_coverage.csv"
+    assert one.read_bytes() == (quick.folder / "array_coverage.csv").read_bytes()
 
 
 def test_without_matplotlib_it_says_which_extra_to_install_and_prints_the_table(tmp_path: Path) -> None:
@@ -480,8 +496,15 @@ def test_the_multistage_example_hands_the_results_of_a_stage_to_the_next(tmp_pat
     assert "missing" not in done.stdout
 
 
-def test_the_greedy_example_picks_stations_that_see_more_and_more_but_each_adds_less(tmp_path: Path) -> None:
-    done = run(EXAMPLES / SCRIPTS[2], cwd=tmp_path)
+@pytest.fixture(scope="module")
+def greedy_example(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    return run(EXAMPLES / SCRIPTS[2], cwd=tmp_path_factory.mktemp("greedy"))
+
+
+def test_the_greedy_example_picks_stations_that_see_more_and_more_but_each_adds_less(
+    greedy_example: subprocess.CompletedProcess[str],
+) -> None:
+    done = greedy_example
     assert (done.returncode, done.stderr) == (0, "")
     picks = [line.split() for line in done.stdout.splitlines() if " site" in line and line.strip()[0].isdigit()]
     areas = [int(row[5]) for row in picks]
@@ -492,9 +515,11 @@ def test_the_greedy_example_picks_stations_that_see_more_and_more_but_each_adds_
     assert done.stdout.splitlines()[-1] == "best stations: " + " ".join(row[1] for row in picks)
 
 
-def test_the_greedy_example_picks_the_same_on_one_core_and_by_hand(tmp_path: Path) -> None:
+def test_the_greedy_example_picks_the_same_on_one_core_and_by_hand(
+    greedy_example: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
     many, one, by_hand = (
-        run(EXAMPLES / SCRIPTS[2], cwd=tmp_path),
+        greedy_example,
         run(EXAMPLES / SCRIPTS[2], cwd=tmp_path, PARAMSURVEY_NCORES="1"),
         run(EXAMPLES / SCRIPTS[2], "--by-hand", cwd=tmp_path),
     )

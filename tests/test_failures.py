@@ -209,6 +209,7 @@ def assert_still_works(session: paramsurvey.Session) -> None:
     assert len(results.missing) == 0
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("case", "backend"), RUNS)
 def test_bad_psets_are_missing_with_a_reason_and_all_others_finish(case, backend, session_on, tmp_path):
     session = session_on(backend)

@@ -57,6 +57,7 @@ def lazy_reference(value, count, picks, width):
     return calls
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("slots", SLOTS)
 def test_lazy_picks_what_plain_greedy_picks_with_as_many_evaluations_as_a_reference(slots):
     """For each number of slots 60 other instances, of six families, each with every tie rule; 2 seconds."""

@@ -9,6 +9,8 @@ import pytest
 
 import paramsurvey
 
+pytestmark = pytest.mark.unmeasured
+
 PACKAGE = Path(paramsurvey.__file__).parent
 
 # From the ground up. A module may import from its own floor and from those below it.

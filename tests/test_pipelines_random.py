@@ -549,6 +549,7 @@ def cutting(cut):
 CUTS = st.builds(Cut, st.sampled_from([1, 2, 3, 5, 8192]), st.sampled_from([1, 4, 32768]))
 
 
+@pytest.mark.unmeasured
 @given(recipe=recipes(), cut=CUTS, size=st.sampled_from([None, 1, 3]))
 @settings(max_examples=300, **SETTINGS)
 def test_a_random_pipeline_gives_what_the_plain_interpreter_gives(recipe, cut, size, serial):

@@ -56,6 +56,7 @@ def environment() -> dict[str, str]:
     return ours | {"PYTHONPATH": str(Path(paramsurvey.__file__).parents[1])}
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("program", programs(README), ids=lambda program: program.heading)
 def test_a_program_of_the_readme_prints_what_the_readme_says(program, tmp_path):
     file = tmp_path / "program.py"

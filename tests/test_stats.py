@@ -123,6 +123,7 @@ def test_a_count_is_as_good_as_repeating_the_time(pairs):
     assert content(counted) == content(repeated)
 
 
+@pytest.mark.unmeasured
 @settings(deadline=None)
 @given(values=st.lists(durations, min_size=1, max_size=60))
 def test_the_histogram_is_what_it_is_when_fed_value_by_value(values):

@@ -162,6 +162,13 @@ class Node:
     parents: array[int] = attrs.field(factory=lambda: array("q"), init=False)
     has_room: Callable[[], None] = attrs.field(default=_nobody_waits, init=False)
 
+    def unlink(self) -> None:
+        """Let go of the other nodes, and of itself, when the run is over."""
+        for edge in self.outputs:
+            edge.when_full = None
+        self.outputs = []
+        self.has_room = _nobody_waits
+
     def put(self, piece: Piece) -> None:
         """Send a piece on."""
         for edge in self.outputs:

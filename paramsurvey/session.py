@@ -89,7 +89,7 @@ class Session(Closing):
             Options of `paramsurvey.map`.
         """
         with self._counted():
-            return cast("MapResults", self._survey(worker, psets, options, "map").run())
+            return cast("MapResults", _outcome_of(self._survey(worker, psets, options, "map")))
 
     def run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunResults:
         """Run a pipeline; see `paramsurvey.run`.
@@ -104,7 +104,7 @@ class Session(Closing):
             Sources by their names, and options of `paramsurvey.run`.
         """
         with self._counted():
-            return cast("RunResults", self._pipeline_run(pipeline, psets, given, "run").run())
+            return cast("RunResults", _outcome_of(self._pipeline_run(pipeline, psets, given, "run")))
 
     def greedy(self, worker: Worker | Pipeline, candidates: Any, **given: Any) -> GreedyResults:
         """Pick the best candidate, and the best to go with it, and so on; see `paramsurvey.greedy`.
@@ -119,7 +119,7 @@ class Session(Closing):
             Options of `paramsurvey.greedy`.
         """
         with self._counted():
-            return cast("GreedyResults", self._greedy_run(worker, candidates, given).run())
+            return cast("GreedyResults", _outcome_of(self._greedy_run(worker, candidates, given)))
 
     def stream_run(self, pipeline: Pipeline, psets: Any = None, /, **given: Any) -> RunStream:
         """Run a pipeline and yield the rows of its last stage, dicts, as they come.
@@ -334,6 +334,13 @@ class Session(Closing):
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise SessionError("this session is closed: open another with paramsurvey.Session() or paramsurvey.init()")
+
+
+def _outcome_of(run: Run) -> Any:
+    """Run to the end, return what came of it, and leave nothing behind that would hold its memory."""
+    results = run.run()
+    run.unlink()
+    return results
 
 
 def _refuse_inside_an_import() -> None:

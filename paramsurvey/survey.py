@@ -275,6 +275,11 @@ class Survey(Node):
             seconds = time.monotonic() - self._began
             self.tell(SurveyEnded(self.name, self.progress, self.stats, seconds, reason))
 
+    def unlink(self) -> None:
+        """Let go of the other nodes, and of what calls it."""
+        super().unlink()
+        self.arrivals = self.feed = self.lane = self.sieve = None
+
     @property
     def seconds(self) -> float:
         """How long ago it began; 0 if it has not."""

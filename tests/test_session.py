@@ -1,6 +1,7 @@
 """Sessions, options and workers as a user meets them."""
 
 import functools
+import gc
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -1103,3 +1105,31 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len([*rows, *stream]), l
     assert (status, rows, missing) == ("0", "100", "0")
     belong = f"these worker processes belong to process {pid}, of which this one is a fork: open a session here, with "
     assert told == [belong + "paramsurvey.Session()"] * 2
+
+
+@pytest.mark.parametrize("way", ["map", "journal", "run", "greedy"])
+def test_memory_is_given_back_as_soon_as_nobody_has_the_results(session, tmp_path, way):
+    """Python's own search for circles would come late: a gigabyte of answers can be ten objects."""
+
+    def worker(pset, system_kwargs, user_kwargs):
+        return {"worth": 1, "answer": np.ones(3)}
+
+    def results_of():
+        if way == "greedy":
+            return session.greedy(worker, [1, 2, 3], picks=2, metric="worth")
+        if way == "run":
+            below = paramsurvey.Pipeline().map(worker).derive(more="worth + 1").map(double, name="below")
+            return session.run(below, [{"a": 1}])
+        return session.map(worker, [{"n": 1}], journal=str(tmp_path / "journal") if way == "journal" else None)
+
+    results_of()  # what is made once stays
+    gc.collect()
+    gc.disable()
+    try:
+        results = results_of()
+        answers = [weakref.ref(row["answer"]) for row in (results.trace if way == "greedy" else results.results).iloc]
+        assert answers
+        del results
+        assert [each() for each in answers if each() is not None] == []
+    finally:
+        gc.enable()

@@ -155,6 +155,19 @@ class Run:
                 pass
         return self.results()
 
+    def unlink(self) -> None:
+        """Undo the circles of references when it is over and nobody needs it any more; nothing can be asked of it then.
+
+        Python looks for such circles when there are many new objects. The large answers of some surveys are few, and
+        would fill the memory before.
+        """
+        for node in (*self.nodes.values(), *self._asked):
+            node.unlink()
+        self._asked.clear()
+        self._tables.clear()
+        self._ledgers = None
+        del self._wiring, self._loop
+
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """While rows are waited for, have Ctrl-C end the run and not strike in the middle of something."""

@@ -648,6 +648,15 @@ def _square(n: int) -> int:
     return n * n
 
 
+def sets_an_alarm_and_raises(pset, system_kwargs, user_kwargs):
+    signal.setitimer(signal.ITIMER_REAL, FOREVER, user_kwargs)
+    raise ValueError("there is no time for that")
+
+
+def tells_of_an_alarm(pset, system_kwargs, user_kwargs):
+    return {"alarm": signal.getitimer(signal.ITIMER_REAL)[0] > 0}
+
+
 def has_a_shell_list_its_files(pset, system_kwargs, user_kwargs):
     """Without `subprocess`, which closes what is above 2 by itself."""
     os.system(f"ls /proc/self/fd > {user_kwargs['file']}")

@@ -289,6 +289,14 @@ def test_user_kwargs_that_cannot_be_pickled_are_refused_before_anything_runs(ses
 # That start others
 
 
+@pytest.mark.parametrize(("interval", "goes_on"), [(0, False), (60, True)])
+def test_an_alarm_that_a_worker_forgets_strikes_no_other_pset(session_on, interval, goes_on):
+    """It sets one for itself, and raises before it is cancelled; one that rings again and again is left alone."""
+    session = session_on("multiprocessing", ncores=1)
+    assert len(session.map(bad_workers.sets_an_alarm_and_raises, [{}], user_kwargs=interval).missing) == 1
+    assert session.map(bad_workers.tells_of_an_alarm, [{}]).to_dict() == [{"alarm": goes_on}]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
 def test_programs_that_a_worker_starts_do_not_hold_its_pipes(session_on, tmp_path):
     results = session_on().map(bad_workers.has_a_shell_list_its_files, [{}], user_kwargs={"file": tmp_path / "files"})

@@ -11,6 +11,7 @@ import io
 import os
 import pickle
 import select
+import signal
 import sys
 import traceback
 from collections.abc import MutableSequence
@@ -93,6 +94,7 @@ def serve(tasks: int, results: int, slot: memoryview) -> None:
         while (frame := read_frame(pipe)) is not None:
             monitor.begin(frame.ticket)
             _run(frame, monitor)
+            _cancel_alarm()
             _flush_output()
 
 
@@ -117,6 +119,16 @@ def _run(frame: Frame, monitor: SlotMonitor) -> None:
 def _loaded_head(head: bytes) -> Any:
     """Return the function and the arguments that many tasks have in common."""
     return pickle.loads(head)
+
+
+def _cancel_alarm() -> None:
+    """Cancel the alarm that a worker has set for a pset and forgot when it raised: it would strike another pset.
+
+    An alarm that rings again and again is somebody's clock, and goes on.
+    """
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    if left and not interval:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _flush_output() -> None:

@@ -108,14 +108,26 @@ def descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _offspring_of(elders: set[psutil.Process]) -> set[psutil.Process]:
-    young: set[psutil.Process] = set()
-    for elder in elders:
+def _is_below_this_one(process: psutil.Process, elders: set[int]) -> bool:
+    above = [each.pid for each in process.parents()]
+    here = os.getpid()
+    return here in above and elders.isdisjoint(above[: above.index(here)])
+
+
+def _left_behind(value: str, elders: set[int]) -> set[psutil.Process]:
+    """Return which processes that are not elders have a test's mark, or are below this process and below no elder.
+
+    Every test asks: only what is new is looked at, because to look at all takes longer than most tests.
+    """
+    left = set()
+    for pid in set(psutil.pids()) - elders:
         try:
-            young.update(elder.children(recursive=True))
+            process = psutil.Process(pid)
+            if (inherits(process, value) and is_running(process)) or _is_below_this_one(process, elders):
+                left.add(process)
         except psutil.Error:  # it has ended meanwhile
             pass
-    return young
+    return left
 
 
 def _close_the_default_session() -> None:
@@ -145,13 +157,13 @@ def mark() -> Iterator[str]:
 
     Workers of a session that several tests share belong to that session, not to the test that was running.
     """
-    before = descendants()
+    elders = set(psutil.pids())
     value = os.urandom(8).hex()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MARK, value)
         yield value
     _close_the_default_session()
-    _assert_gone(lambda: (descendants() - before - _offspring_of(before)) | marked(value))
+    _assert_gone(lambda: _left_behind(value, elders))
 
 
 @pytest.fixture(autouse=True, scope="session")

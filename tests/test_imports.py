@@ -1,6 +1,7 @@
 """The floors of the house: imports go downhill, the heavy ones only where they are needed; no module keeps state."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -73,16 +74,26 @@ ONE_PLACE = {
 def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        yield ".".join(part for part in parts if part != "__init__"), ast.parse(path.read_text())
+        yield ".".join(part for part in parts if part != "__init__"), path
 
 
 MODULES = dict(modules())
 NAMED = [name for name in MODULES if name]
 
 
-def imports(tree, *, inside_functions=True):
-    """Yield the modules that a module imports when it runs, not only for type checkers."""
-    pending = list(tree.body)
+@functools.cache
+def parsed(name):
+    return ast.parse(MODULES[name].read_text())
+
+
+@functools.cache
+def imports(name, *, inside_functions=True):
+    """Return the modules that a module imports when it runs, not only for type checkers."""
+    return {*_imports(parsed(name).body, inside_functions)}
+
+
+def _imports(body, inside_functions):
+    pending = list(body)
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -109,7 +120,7 @@ def floor_of(name):
 
 @pytest.mark.parametrize("name", [name for name in NAMED if name != "engine"])
 def test_every_module_has_a_floor_and_imports_nothing_from_above(name):
-    for imported in imports(MODULES[name]):
+    for imported in imports(name):
         if imported.startswith("paramsurvey.") and imported != "paramsurvey.engine":
             below = imported.removeprefix("paramsurvey.")
             assert floor_of(below) <= floor_of(name), f"{name} imports {below}, which stands above it"
@@ -118,14 +129,14 @@ def test_every_module_has_a_floor_and_imports_nothing_from_above(name):
 def test_the_engine_knows_no_backend_no_stage_and_no_observer():
     for name in NAMED:
         if is_in(name, {"engine"}):
-            for imported in imports(MODULES[name]):
+            for imported in imports(name):
                 assert not is_in(imported.removeprefix("paramsurvey."), {"backends", "stages", "observers", "session"})
 
 
 def test_backends_know_nothing_of_surveys():
     for name in NAMED:
         if is_in(name, {"backends"}):
-            for imported in imports(MODULES[name]):
+            for imported in imports(name):
                 assert not is_in(imported, {"paramsurvey.engine.loop", "paramsurvey.engine.dispatcher"}), name
                 assert not is_in(imported.removeprefix("paramsurvey."), {"stages", "observers", "survey", "session"})
 
@@ -133,22 +144,22 @@ def test_backends_know_nothing_of_surveys():
 def test_stages_know_the_records_of_the_engine_and_not_its_loop():
     for name in NAMED:
         if is_in(name, {"stages"}):
-            for imported in imports(MODULES[name]):
+            for imported in imports(name):
                 assert not is_in(imported, {"paramsurvey.engine.loop", "paramsurvey.engine.dispatcher"}), name
 
 
 @pytest.mark.parametrize("library", ONE_PLACE)
 def test_heavy_libraries_are_imported_where_they_are_needed_and_nowhere_else(library):
-    for name, tree in MODULES.items():
-        if is_in(library, set(imports(tree))) or any(each.split(".")[0] == library for each in imports(tree)):
+    for name in MODULES:
+        if any(each.split(".")[0] == library for each in imports(name)):
             assert is_in(name, ONE_PLACE[library]), f"{name} imports {library}"
 
 
 def test_no_module_imports_itself_in_a_circle():
     below = {
-        name: {each.removeprefix("paramsurvey.") for each in imports(tree, inside_functions=False)}
+        name: {each.removeprefix("paramsurvey.") for each in imports(name, inside_functions=False)}
         & set(NAMED) - {name}
-        for name, tree in MODULES.items()
+        for name in MODULES
     }
     while leaves := [name for name, imported in below.items() if not imported & below.keys()]:
         for name in leaves:
@@ -269,13 +280,13 @@ def assigned(body):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_function_declares_a_global(name):
-    assert not [node.names for node in ast.walk(MODULES[name]) if isinstance(node, ast.Global)]
+    assert not [node.names for node in ast.walk(parsed(name)) if isinstance(node, ast.Global)]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_no_module_keeps_state(name):
     """Tables that nobody changes are written in capitals; nothing may write into them."""
-    tree = MODULES[name]
+    tree = parsed(name)
     lower = [target for target, value in assigned(tree.body) if is_mutable(value) and not target.isupper()]
     assert [target for target in lower if target != "__all__"] == []
     tables = {target for target, value in assigned(tree.body) if is_mutable(value)}
@@ -295,8 +306,8 @@ def _changes(node, tables):
 def test_the_one_default_session_is_the_only_state_of_a_class():
     found = {
         f"{name}.{node.name}.{target}"
-        for name, tree in MODULES.items()
-        for node in tree.body
+        for name in MODULES
+        for node in parsed(name).body
         if isinstance(node, ast.ClassDef)
         for target, value in assigned(node.body)
         if is_mutable(value)

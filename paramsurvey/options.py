@@ -20,6 +20,7 @@ import numbers
 import operator
 import os
 import reprlib
+import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType, ModuleType
@@ -129,7 +130,7 @@ def count(value: Any) -> int:
 
 @kind("a whole number, 1 or more, or 0 for all", parse=as_number)
 def count_or_all(value: Any) -> int | None:
-    return at_least(0, value) or None
+    return min(at_least(0, value), sys.maxsize) or None  # beyond that, nothing can be counted
 
 
 @kind("a whole number, 1 or more, or 0 for no limit", parse=as_number)

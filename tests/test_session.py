@@ -301,6 +301,7 @@ def test_what_is_no_backend_is_refused_with_what_it_lacks():
 def test_limit(session, monkeypatch):
     assert len(session.map(double, psets_of(10), limit=3)) == 3
     assert len(session.map(double, psets_of(10), limit=0)) == 10
+    assert len(session.map(double, psets_of(10), limit=10**30)) == 10
     monkeypatch.setenv("PARAMSURVEY_LIMIT", "4")
     assert session.map(double, psets_of(10), limit=3).progress.total == 4
     monkeypatch.setenv("PARAMSURVEY_LIMIT", "0")

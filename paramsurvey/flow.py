@@ -36,7 +36,6 @@ from paramsurvey.asking import Asked
 from paramsurvey.engine.records import ChunkRows, of_keys
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.errors import StageError
-from paramsurvey.options import nearest
 from paramsurvey.psets import SLAB, PsetSource, plain_dicts
 from paramsurvey.stages.base import Rows, absent
 
@@ -51,9 +50,6 @@ if TYPE_CHECKING:
     from paramsurvey.tables import Table
 
     Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
-
-NEARLY = 0.8
-"""As like another as this is a name that was probably misspelt; what is only suggested need not be so like."""
 
 FULL = 4 * SLAB
 """So many rows on an edge that nobody has pulled, and no more are made for it."""
@@ -259,7 +255,8 @@ class RowNode(StepNode):
     stage: RowStage
     edge: Edge | Cursor
     producer: Node
-    fail: Callable[[str, BaseException, bool], None]  # if the stage raises; whether all has come
+    fail: Callable[[str, BaseException], None]  # what to do if the stage raises,
+    say: Callable[[str, str], None]  # and if there is something to be told of it
     _unseen: set[Hashable] = attrs.field(init=False)  # what it wants and no row has had
     _there: dict[Hashable, None] = attrs.field(factory=dict, init=False)  # the columns that rows have had so far
     _making: Iterator[Rows] | None = attrs.field(default=None, init=False)
@@ -279,7 +276,7 @@ class RowNode(StepNode):
             return self._step()
         except Exception as exc:  # noqa: BLE001 - the stage's own code may raise anything
             self.is_over = True
-            self.fail(self.name, exc, False)
+            self.fail(self.name, exc)
             return False
 
     def _step(self) -> bool:
@@ -319,18 +316,9 @@ class RowNode(StepNode):
         if self.is_over or self._making is not None or not self.edge.closed:
             return
         self.is_over = True
-        if (name := self._misspelt()) is not None:
-            self.fail(self.name, StageError(f"stage {self.name!r} {absent(name, self._there)}"), True)
-
-    def _misspelt(self) -> Hashable | None:
-        """Return a column that it wants, that no row has had, and that is nearly called like one that rows have.
-
-        Others that no row has had may be answers that are given sometimes, and were not this time.
-        """
-        others = [
-            each for each in self._there if isinstance(each, str) and each not in getattr(self.stage, "wants", ())
-        ]
-        return next((name for name in self._unseen if nearest(str(name), others, cutoff=NEARLY)), None)
+        if self._there:
+            for name in sorted(self._unseen, key=str):  # misspelt, or given sometimes and not this time
+                self.say(self.name, absent(name, self._there))
 
 
 def edge_from(producer: Node) -> Edge | Cursor:

@@ -646,12 +646,12 @@ def nearest_or_all(name: str, valid_names: Iterable[str], written: Callable[[str
     return nearest(name, names, written) or f"there are: {', '.join(map(written, names))}"
 
 
-def nearest(name: str, valid_names: Iterable[str], written: Callable[[str], str] = repr, *, cutoff: float = 0.6) -> str:
-    """Suggest the valid name that was probably meant; an empty text if there is none as like it as `cutoff` says."""
+def nearest(name: str, valid_names: Iterable[str], written: Callable[[str], str] = repr) -> str:
+    """Suggest the valid name that was probably meant; an empty text if there is none like it."""
     # imported here: it is only needed by those who erred, and everybody pays for the import of this module
     from difflib import get_close_matches
 
-    matches = get_close_matches(name.casefold(), list(valid_names), n=1, cutoff=cutoff)
+    matches = get_close_matches(name.casefold(), list(valid_names), n=1)
     return f"did you mean {written(matches[0])}?" if matches else ""
 
 

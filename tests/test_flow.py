@@ -64,16 +64,16 @@ class Failed:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, name, exc, has_all):
-        self.calls.append((name, exc, has_all))
+    def __call__(self, name, exc):
+        self.calls.append((name, exc))
 
 
-def never(name, exc, has_all):
-    raise AssertionError((name, exc, has_all))
+def never(name, what):
+    raise AssertionError((name, what))
 
 
 def after(producer, stage, fail=never):
-    return RowNode(stage.name, stage, edge_from(producer), producer, fail)
+    return RowNode(stage.name, stage, edge_from(producer), producer, fail, never)
 
 
 def arrivals(producer, owner=None, unfinished=lambda: 0):
@@ -254,9 +254,8 @@ def test_a_row_wise_stage_that_raises_says_so_and_is_over():
     node = after(source(3), Where("missing > 1"), failed)
     assert not node.step()
     assert node.is_over
-    [(name, exc, has_all)] = failed.calls
+    [(name, exc)] = failed.calls
     assert name == "where"
-    assert not has_all
     assert isinstance(exc, StageError)
 
 
@@ -270,7 +269,7 @@ def test_a_row_wise_stage_has_to_yield_rows(given):
 
     failed = Failed()
     after(source(3), Odd(), failed).step()
-    [(_, exc, _)] = failed.calls
+    [(_, exc)] = failed.calls
     assert isinstance(exc, StageError)
     assert str(exc).endswith(": it should yield Rows(table, parents)")
 

@@ -60,6 +60,13 @@ class StatsRefused(NamedTuple):
     text: str
 
 
+class ColumnAbsent(NamedTuple):
+    """No row has had a column that a row-wise stage expects in some."""
+
+    name: str
+    text: str
+
+
 class JournalSpoke(NamedTuple):
     """There is something to be said of the journal: it cannot be written, or is damaged; on a terminal from a certain
     ``verbose`` on.
@@ -94,6 +101,7 @@ Event: TypeAlias = (
     | StageToldSoFar
     | OutFuncFailed
     | StatsRefused
+    | ColumnAbsent
     | JournalSpoke
     | Progressed
     | SurveyEnded

@@ -14,6 +14,7 @@ import attrs
 
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
+    ColumnAbsent,
     Event,
     JournalSpoke,
     OutFuncFailed,
@@ -95,7 +96,7 @@ class LogFile:
             return f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}"
         if isinstance(event, OutFuncFailed):
             return f"{event.name}: out_func raised {event.text}" + self._traceback(event.traceback)
-        if isinstance(event, StatsRefused | StageToldSoFar):
+        if isinstance(event, StatsRefused | StageToldSoFar | ColumnAbsent):
             return f"{event.name}: {event.text}"
         if isinstance(event, JournalSpoke):
             return event.text

@@ -11,6 +11,7 @@ import attrs
 
 from paramsurvey.engine.worker import safe_repr
 from paramsurvey.observers.events import (
+    ColumnAbsent,
     Event,
     JournalSpoke,
     OutFuncFailed,
@@ -80,7 +81,7 @@ class Terminal:
             self._told_so_far(event)
         elif isinstance(event, OutFuncFailed):
             say(f"{event.name}: out_func raised {event.text}")
-        elif isinstance(event, StatsRefused):
+        elif isinstance(event, StatsRefused | ColumnAbsent):
             say(f"{event.name}: {event.text}")
         elif isinstance(event, SurveyStarted) and self.verbose >= 2:
             say(f"{event.name}: {event.total} psets on {event.slots} x {event.backend}; {event.options}")

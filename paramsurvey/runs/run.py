@@ -41,7 +41,7 @@ from paramsurvey.errors import (
 from paramsurvey.flow import Cursor, Direct, DrawnNode, Edge, Feed, Node, RowNode, WholeNode, edge_from, push
 from paramsurvey.interrupts import ctrl_c_calls, sigterm_calls
 from paramsurvey.lazy import load
-from paramsurvey.observers.events import Event, JournalSpoke, Observer, StageToldSoFar
+from paramsurvey.observers.events import ColumnAbsent, Event, JournalSpoke, Observer, StageToldSoFar
 from paramsurvey.options import Options, shown
 from paramsurvey.progress import MapProgress
 from paramsurvey.psets import Drawn, PsetSource, psets_of_user
@@ -127,6 +127,7 @@ class Run:
             allow_missing=self.allow_missing,
             survey_of=self._survey_of,
             fail=self._fail,
+            say=self._say_of_columns,
             note_room=self._note_room,
         )
         self._tables = [node for node in self.nodes.values() if isinstance(node, TableNode)]
@@ -394,13 +395,15 @@ class Run:
             if survey.lane is not None:
                 self._loop.stir(survey.lane)
 
-    def _fail(self, name: str, exc: BaseException, has_all: bool) -> None:
-        """A row-wise stage has raised, or has missed something in all rows: have the loop bring in what is finished."""
-        if has_all and self._loop.is_interrupted:  # these were all that came before the end
-            return
+    def _fail(self, name: str, exc: BaseException) -> None:
+        """A row-wise stage has raised: have the loop bring in what is finished."""
         if self._failure is None:
             self._failure = name, exc
         self._loop.interrupt()
+
+    def _say_of_columns(self, name: str, text: str) -> None:
+        if not self._loop.is_interrupted:  # else these are only the rows that came before the end
+            self.tell(ColumnAbsent(name, text))
 
     def _has_table(self, node: WholeNode) -> None:
         """A source or a whole-table stage has its table, or will never have one."""

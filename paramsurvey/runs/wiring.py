@@ -69,7 +69,8 @@ def wired(
     keep: Keep,
     allow_missing: bool,
     survey_of: Callable[[str, Map, int], Survey],
-    fail: Callable[[str, BaseException, bool], None],
+    fail: Callable[[str, BaseException], None],
+    say: Callable[[str, str], None],
     note_room: Callable[[Node], None],
 ) -> Wiring:
     """Make the nodes of a run, and what is between them.
@@ -87,12 +88,14 @@ def wired(
     survey_of : callable
         Makes the survey of a map stage, given its name, the stage, and its rank: those with a lower one go first.
     fail : callable
-        Called if a row-wise stage raises, with its name, the exception, and whether that is because of all its rows.
+        Called if a row-wise stage raises, with its name and the exception.
+    say : callable
+        Called if there is something to be told of one, with its name and a text.
     note_room : callable
         Called with a node when an edge from it is no longer full.
     """
     wiring = Wiring(pipeline.steps)
-    assembly = _Assembly(wiring, psets, allow_missing, survey_of, fail, note_room)
+    assembly = _Assembly(wiring, psets, allow_missing, survey_of, fail, say, note_room)
     assembly.make_nodes(keep, set(pipeline.sinks))
     assembly.find_who_tracks()
     assembly.find_who_hands_on()
@@ -108,7 +111,8 @@ class _Assembly:
     psets: Mapping[str, Any]
     allow_missing: bool
     survey_of: Callable[[str, Map, int], Survey]
-    fail: Callable[[str, BaseException, bool], None]
+    fail: Callable[[str, BaseException], None]
+    say: Callable[[str, str], None]
     note_room: Callable[[Node], None]
     steps: Mapping[str, Step] = attrs.field(init=False)
     nodes: dict[str, Node] = attrs.field(init=False)
@@ -149,7 +153,7 @@ class _Assembly:
             return self._survey(step)
         producers = tuple(self.nodes[name] for name in step.after)
         if step.kind == "rows":
-            return RowNode(step.name, step.stage, edge_from(producers[0]), producers[0], self.fail)
+            return RowNode(step.name, step.stage, edge_from(producers[0]), producers[0], self.fail, self.say)
         allow_missing = step.allow_missing or self.allow_missing
         return TableNode(step.name, step.stage, producers, allow_missing, self.ranks[step.name])
 

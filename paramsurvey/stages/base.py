@@ -24,7 +24,7 @@ More things a stage may say, if it knows them:
 - ``keeps_labels``: whether a row-wise stage makes at most one row of each, which then keeps its label in the index of
   the results; by default its rows are numbered anew.
 - ``wants``: the columns that a row-wise stage expects in some rows, though a row may lack them. If none of its rows has
-  had one, and they have one that is nearly called so, the run takes it for misspelt when all have come: `StageFailed`.
+  had one, the run says so when all have come: it may be misspelt.
 - ``looks_around``: whether what comes of a row might depend on others after all, because a function of the user's says
   so. A run then tries that out on its first rows (`stages.trial`).
 - ``is_blind``: whether a row-wise stage looks at no value, so large ones may stay where they were computed. By default

@@ -131,10 +131,9 @@ def _computed(
     ranges = [_range_of(operand) for operand in operands]
     if None in ranges:
         return apply(*operands)
-    try:
-        result = apply(*operands)
-    except OverflowError:  # an integer that is written in the expression does not fit the column's own type
+    if _is_beyond_columns(operands):
         return exactly(*map(_with_pythons, operands))
+    result = apply(*operands)
     if _can_hold(result, bounds(*ranges)):
         return result
     exact = exactly(*map(_with_pythons, operands))
@@ -149,6 +148,17 @@ def _computed(
     if fits.any():
         raise Mixed(fits)
     return exact
+
+
+def _is_beyond_columns(operands: tuple[Any, ...]) -> bool:
+    """Tell whether an integer that is written in an expression does not fit a column's own type.
+
+    numpy 2 raises then, and numpy 1 makes floats, or another type.
+    """
+    types = [operand.dtype for operand in operands if hasattr(operand, "dtype")]
+    limits = [np.iinfo(np.int64 if dtype.kind == "b" else dtype) for dtype in types]
+    written = [operand for operand in operands if isinstance(operand, int)]
+    return any(not limit.min <= number <= limit.max for limit in limits for number in written)
 
 
 def _can_hold(result: Any, needed: Range) -> bool:

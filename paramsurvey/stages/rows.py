@@ -9,7 +9,7 @@ a row depends on nothing but the row. It has three consequences.
   kind, and there is one call.
 - A column that a row lacks is no error where there is nothing to be done about it (`Drop`, `Keep`, `Rename`): whether
   some other row of the slice has it is chance. It is refused where it is known ahead (`columns`), where the row itself
-  cannot do without it, and, by the run, if in the end no row has had it and it looks misspelt (`wants`).
+  cannot do without it; and if in the end no row has had it, that is told (`wants`).
 - A column that is made may not be there already: of a row, too, this is asked, not of its slice.
 
 Whatever cannot be is refused by the constructors, and what columns there are is known ahead wherever it can be.
@@ -503,8 +503,7 @@ class Drop:
     Raises
     ------
     StageError
-        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them;
-        in the end, if no row has had it, but one that is nearly called so.
+        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them.
 
     Examples
     --------
@@ -564,8 +563,7 @@ class Keep:
     Raises
     ------
     StageError
-        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them;
-        in the end, if no row has had it, but one that is nearly called so.
+        Now, if there is no name, or one is there twice; when the columns are known, if a column is not among them.
 
     Examples
     --------
@@ -620,9 +618,8 @@ class Rename:
     Raises
     ------
     StageError
-        Now, if two columns would have one name; when the columns are known, if one is not among them; in the end, if
-        no row has had it, but one that is nearly called so; and if a new name is that of a column which the rows have
-        already.
+        Now, if two columns would have one name; when the columns are known, if one is not among them; and if a new
+        name is that of a column which the rows have already.
 
     Examples
     --------

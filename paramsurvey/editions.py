@@ -111,8 +111,9 @@ def _packed(known: tuple[Edition, ...]) -> tuple[bytes, bytes]:
     longer than to run some hundreds of psets.
     """
     from hashlib import blake2b
+    from zlib import compress  # to write it for every survey takes longer
 
-    data = pickle.dumps(known, pickle.HIGHEST_PROTOCOL)
+    data = compress(pickle.dumps(known, pickle.HIGHEST_PROTOCOL))
     return blake2b(data, digest_size=16).digest(), data
 
 
@@ -300,7 +301,9 @@ def _is_compiled_from_another(module: ModuleType, edition: Edition) -> bool:
 def taken_over(program: int, digest: bytes, packed: bytes) -> None:
     """Have this process import these editions from now on, unless it is the program itself, or does so already."""
     if program != os.getpid() and digest != _FINDER.digest:
-        take_over(pickle.loads(packed))
+        from zlib import decompress
+
+        take_over(pickle.loads(decompress(packed)))
         _FINDER.digest = digest
 
 

@@ -286,6 +286,15 @@ def test_an_exception_that_is_no_tasklost_is_a_death_that_tells_of_it():
     assert driven.lost[0].failure == Failure("died", "the backend lost it: RuntimeError('cable')")
 
 
+def test_nothing_is_sent_after_an_interrupt_that_is_yet_to_be_heard():
+    """The serial backend would run it before the loop looks into its inbox: for hours, perhaps."""
+    driven = Driven(5, 5, slots=1)
+    driven.loop.interrupt()
+    with pytest.raises(InterruptReceived):
+        driven.to_the_end()
+    assert driven.backend.submissions == []
+
+
 def test_what_raised_is_tried_again_as_often_as_asked():
     driven = Driven(2, 2, retries=1)
     (submission,) = driven.start()

@@ -347,7 +347,7 @@ class Loop:
         """
         if self._stirred:
             self._look_at_stirred()
-        if self._for_itself is not None:
+        if self._for_itself is not None or self._was_interrupted:  # nor may a worker begin in this very process
             return
         slots = self._slots_now()
         busy, most, room, last = len(self._busy), 0, 0, None
